@@ -1,0 +1,137 @@
+//! The fabric contract: an NVMe-oF transport carries capsules and data, the engine decides.
+//!
+//! A fabric runs on one reactor, is told of its streams, and queues events. The engine drains them, starts I/O, and
+//! answers with [`Fabric::fetch`] and [`Fabric::respond`]; nothing is sent before [`Fabric::flush`], once a turn.
+//! Subsystems, controllers and commands are the engine's; the fabric knows connections and command ids.
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use nvme_spec::{Cqe, Sqe};
+
+use crate::buf::{Buf, Payload};
+use crate::host::{Host, StreamId};
+
+/// A connection, which is one queue pair: dense slot in the low, generation in the high half.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnId(pub u64);
+
+impl ConnId {
+    /// The dense slot, for indexing tables.
+    pub fn slot(self) -> usize {
+        (self.0 & 0xffff_ffff) as usize
+    }
+}
+
+/// What happened on a fabric.
+#[derive(Debug)]
+pub enum FabricEvent {
+    /// The transport handshake is done; a Fabrics Connect may follow.
+    Connected {
+        /// The new connection.
+        conn: ConnId,
+        /// Our end.
+        local: SocketAddr,
+        /// The host's end.
+        peer: SocketAddr,
+    },
+    /// A command arrived, with its in-capsule data if it carried any.
+    Capsule {
+        /// Where.
+        conn: ConnId,
+        /// The command.
+        sqe: Sqe,
+        /// In-capsule data.
+        data: Option<Buf>,
+        /// Whether the data passed its digest (`true` without one).
+        data_ok: bool,
+    },
+    /// Data asked for by [`Fabric::fetch`] has arrived.
+    Fetched {
+        /// Where.
+        conn: ConnId,
+        /// The number given to `fetch`.
+        token: u64,
+        /// The buffer, filled.
+        buf: Buf,
+        /// Whether the data passed its digest (`true` without one).
+        data_ok: bool,
+    },
+    /// The connection is gone; its fetches will not complete. No further event names it.
+    Closed {
+        /// Which.
+        conn: ConnId,
+        /// Why, as a stable word for logs and counters.
+        reason: &'static str,
+    },
+}
+
+/// A connection on its way to another reactor.
+pub type Parcel = Box<dyn Any + Send>;
+
+/// A connection taken over from another reactor.
+#[derive(Clone, Copy, Debug)]
+pub struct Attached {
+    /// Its name here.
+    pub conn: ConnId,
+    /// Our end.
+    pub local: SocketAddr,
+    /// The host's end.
+    pub peer: SocketAddr,
+}
+
+/// One transport on one reactor.
+///
+/// Contract: a connection that fails is reported by one [`FabricEvent::Closed`], also before
+/// [`FabricEvent::Connected`], so that every drop is counted. Calls that name a closed connection do nothing (their
+/// buffers return to the arena).
+pub trait Fabric {
+    /// A host connected a stream.
+    fn handle_accepted(
+        &mut self,
+        host: &mut dyn Host,
+        stream: StreamId,
+        local: SocketAddr,
+        peer: SocketAddr,
+    );
+
+    /// A stream may have bytes to read.
+    fn handle_readable(&mut self, host: &mut dyn Host, stream: StreamId);
+
+    /// A stream that refused bytes takes them again.
+    fn handle_writable(&mut self, host: &mut dyn Host, stream: StreamId);
+
+    /// When [`Fabric::handle_timeout`] wants to be called next.
+    fn poll_timeout(&self) -> Option<Instant>;
+
+    /// The time of [`Fabric::poll_timeout`] has come.
+    fn handle_timeout(&mut self, host: &mut dyn Host);
+
+    /// The next event.
+    fn poll_event(&mut self) -> Option<FabricEvent>;
+
+    /// Asks the host for `buf.len()` bytes of command `cid`; they arrive as [`FabricEvent::Fetched`] with `token`.
+    fn fetch(&mut self, conn: ConnId, cid: u16, token: u64, buf: Buf);
+
+    /// Answers a command: `data` first, if any, then the completion. `implicit` allows a successful completion to be
+    /// implied by the last data (the host switched submission queue flow control off).
+    fn respond(&mut self, conn: ConnId, cqe: &Cqe, data: Option<Payload>, implicit: bool);
+
+    /// Sends what is queued and resumes connections that waited for buffers. Once a turn.
+    fn flush(&mut self, host: &mut dyn Host);
+
+    /// Closes a connection after sending what is queued, as far as the socket takes it in a bounded time. The name is
+    /// free at once and no [`FabricEvent::Closed`] follows.
+    fn close(&mut self, host: &mut dyn Host, conn: ConnId, reason: &'static str);
+
+    /// Takes a connection off this reactor; `None` if it is gone or has unfinished commands. No `Closed` event follows.
+    fn detach(&mut self, host: &mut dyn Host, conn: ConnId) -> Option<Parcel>;
+
+    /// Takes over a connection another reactor's fabric of the same kind detached; `None` if there is no room.
+    /// It counts as connected: no [`FabricEvent::Connected`] follows.
+    fn attach(&mut self, host: &mut dyn Host, parcel: Parcel) -> Option<Attached>;
+
+    /// Connections open at the moment.
+    fn connections(&self) -> usize;
+}
