@@ -1,0 +1,190 @@
+//! The contents of a RAM disk: a table of chunks, allocated when first written.
+//!
+//! Invariants: a chunk that is not allocated reads as zeroes; bytes lent out never change, because a chunk with a
+//! lent segment is replaced, not written (copy on write); everything past the end of the disk is zero, so growing
+//! after shrinking shows no old data.
+
+use std::sync::Arc;
+
+use sdk::buf::{Chunk, Segment, Segments};
+
+use crate::limits::{CHUNK_BYTES, INLINE_FREE_CHUNKS_MAX, SPARE_CHUNKS_MAX};
+
+/// A table of chunks. Offsets and lengths are bytes; the caller keeps them within [`Chunks::len`].
+pub(crate) struct Chunks {
+    table: Vec<Option<Arc<Chunk>>>,
+    zeroes: Arc<Chunk>,
+    /// Chunks replaced while lent; one whose readers are gone serves the next copy without an allocation.
+    spares: Vec<Arc<Chunk>>,
+    len: u64,
+}
+
+/// The part of a range that lies in one chunk.
+struct Part {
+    index: usize,
+    start: usize,
+    len: usize,
+}
+
+impl Chunks {
+    /// `len` zero bytes.
+    pub(crate) fn new(len: u64) -> Self {
+        Self {
+            table: vec![None; chunk_count(len)],
+            zeroes: Arc::new(vec![0; CHUNK_BYTES].into_boxed_slice()),
+            spares: Vec::with_capacity(SPARE_CHUNKS_MAX),
+            len,
+        }
+    }
+
+    /// Size in bytes.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Chunks that hold memory.
+    #[cfg(test)]
+    pub(crate) fn allocated(&self) -> usize {
+        self.table.iter().flatten().count()
+    }
+
+    /// Lends `len` bytes from `offset`. Allocates only for more than two chunks.
+    #[inline]
+    pub(crate) fn lend(&self, offset: u64, len: usize) -> Segments {
+        let mut segments = Segments::new();
+        for part in parts(offset, len) {
+            let chunk = self.table[part.index].as_ref().unwrap_or(&self.zeroes);
+            let segment = Segment::new(chunk.clone(), part.start, part.len);
+            segments.push(segment.expect("a part lies within its chunk"));
+        }
+        segments
+    }
+
+    /// Copies from `offset` into `target`.
+    pub(crate) fn read(&self, offset: u64, target: &mut [u8]) {
+        let mut rest = target;
+        for part in parts(offset, rest.len()) {
+            let (now, later) = rest.split_at_mut(part.len);
+            let chunk = self.table[part.index].as_ref().unwrap_or(&self.zeroes);
+            now.copy_from_slice(&chunk[part.start..part.start + part.len]);
+            rest = later;
+        }
+    }
+
+    /// Copies `source` to `offset`.
+    #[inline]
+    pub(crate) fn write(&mut self, offset: u64, source: &[u8]) {
+        let mut rest = source;
+        for part in parts(offset, source.len()) {
+            let (now, later) = rest.split_at(part.len);
+            let end = part.start + part.len;
+            self.writable(part.index)[part.start..end].copy_from_slice(now);
+            rest = later;
+        }
+    }
+
+    /// Zeroes `len` bytes from `offset`; whole chunks give their memory back.
+    pub(crate) fn zero(&mut self, offset: u64, len: u64) {
+        let end = offset + len;
+        let mut at = offset;
+        while at < end {
+            let index = (at / CHUNK_BYTES as u64) as usize;
+            let start = (at % CHUNK_BYTES as u64) as usize;
+            let part = (end - at).min((CHUNK_BYTES - start) as u64) as usize;
+            // The last chunk of a disk may end past the disk: bytes there are zero, so it may go too.
+            if part == CHUNK_BYTES || (start == 0 && at + part as u64 == self.len) {
+                self.table[index] = None;
+            } else if self.table[index].is_some() {
+                self.writable(index)[start..start + part].fill(0);
+            }
+            at += part as u64;
+        }
+    }
+
+    /// Grows with zeroes or cuts off.
+    pub(crate) fn resize(&mut self, len: u64) {
+        if len < self.len {
+            let last_end = (chunk_count(len) * CHUNK_BYTES) as u64;
+            let old = self.len;
+            self.zero(len, last_end.min(old) - len);
+            free(self.table.split_off(chunk_count(len)));
+        } else {
+            self.table.resize(chunk_count(len), None);
+        }
+        self.len = len;
+    }
+
+    /// The bytes of a chunk for writing: allocated if need be, replaced by a copy while it is lent.
+    #[inline]
+    fn writable(&mut self, index: usize) -> &mut [u8] {
+        // Counts only grow through this table, on this thread, so a count of one stays one.
+        let unique = self.table[index]
+            .as_ref()
+            .is_some_and(|chunk| Arc::strong_count(chunk) == 1);
+        if !unique {
+            self.replace(index);
+        }
+        let chunk = self.table[index].as_mut().and_then(Arc::get_mut);
+        chunk.expect("a chunk that is not lent, or was just replaced, has one owner")
+    }
+
+    #[cold]
+    fn replace(&mut self, index: usize) {
+        let old = self.table[index].take();
+        let contents = old.as_ref().unwrap_or(&self.zeroes);
+        let free = self
+            .spares
+            .iter_mut()
+            .position(|spare| Arc::get_mut(spare).is_some());
+        let copy = match free.map(|at| self.spares.swap_remove(at)) {
+            Some(mut spare) => {
+                let bytes = Arc::get_mut(&mut spare).expect("found to have one owner");
+                bytes.copy_from_slice(contents);
+                spare
+            }
+            None => Arc::new(Chunk::clone(contents)),
+        };
+        self.table[index] = Some(copy);
+        if let Some(old) = old
+            && self.spares.len() < SPARE_CHUNKS_MAX
+        {
+            self.spares.push(old);
+        }
+    }
+}
+
+fn chunk_count(len: u64) -> usize {
+    len.div_ceil(CHUNK_BYTES as u64) as usize
+}
+
+#[inline]
+fn parts(offset: u64, len: usize) -> impl Iterator<Item = Part> {
+    let mut index = (offset / CHUNK_BYTES as u64) as usize;
+    let mut start = (offset % CHUNK_BYTES as u64) as usize;
+    let mut left = len;
+    std::iter::from_fn(move || {
+        if left == 0 {
+            return None;
+        }
+        let len = left.min(CHUNK_BYTES - start);
+        let part = Part { index, start, len };
+        index += 1;
+        start = 0;
+        left -= len;
+        Some(part)
+    })
+}
+
+/// Frees cut-off chunks without holding up the reactor.
+fn free(tail: Vec<Option<Arc<Chunk>>>) {
+    if tail.iter().flatten().count() <= INLINE_FREE_CHUNKS_MAX {
+        return;
+    }
+    // If no thread can be had, the closure with the chunks is dropped here, which frees them too.
+    let _ = std::thread::Builder::new()
+        .name("malloc-free".to_owned())
+        .spawn(move || drop(tail));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,22 @@
+//! Bounds of the RAM devices.
+
+/// Bytes in a chunk, the unit in which a RAM disk allocates, lends and frees.
+///
+/// As large as the largest common request, so that a read is one or two segments; small enough that copying a chunk
+/// because it is lent (tens of microseconds) stays bearable.
+pub(crate) const CHUNK_BYTES: usize = 128 * 1024;
+
+/// Largest RAM or null disk, in bytes; a larger one is refused. Its chunk table takes 128 MiB.
+pub(crate) const DISK_BYTES_MAX: u64 = 1 << 40;
+
+/// Replaced chunks kept for the next copy on write; more are freed when their last reader drops them.
+pub(crate) const SPARE_CHUNKS_MAX: usize = 16;
+
+/// Bytes of the zero area a null disk lends: the largest request is one segment.
+pub(crate) const NULL_AREA_BYTES: usize = 1024 * 1024;
+
+/// Chunks freed on the spot when a disk shrinks; more are freed by a thread, because unmapping takes microseconds each.
+pub(crate) const INLINE_FREE_CHUNKS_MAX: usize = 256;
+
+const _: () = assert!(CHUNK_BYTES.is_power_of_two() && CHUNK_BYTES >= 4096);
+const _: () = assert!(NULL_AREA_BYTES >= CHUNK_BYTES);

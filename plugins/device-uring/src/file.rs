@@ -1,0 +1,195 @@
+//! The driver and the control side of a device: a claimed file.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sdk::block::{
+    Capabilities, Device, DeviceDriver, Geometry, IoError, OpenError, Queue, QueueSeed, Support,
+};
+use sdk::host::{Host, HostError, OwnerId};
+use sdk::uri::DeviceUri;
+use units::Blocks;
+
+use crate::claim::{Kind, claim, unsuitable};
+use crate::params::Params;
+use crate::probe;
+use crate::queue::{FileQueue, QueueConfig};
+
+/// Serves `aio` and `uring`, which differ in name only: the reactor decides how files are driven.
+pub(crate) struct FileDriver;
+
+impl DeviceDriver for FileDriver {
+    fn schemes(&self) -> &'static [&'static str] {
+        &["aio", "uring"]
+    }
+
+    fn open(&self, uri: DeviceUri) -> Result<Box<dyn Device>, OpenError> {
+        let product_name = match uri.scheme() {
+            "aio" => "AIO disk",
+            _ => "URING bdev",
+        };
+        let params = Params::take(uri)?;
+        let claimed = claim(&params.path)?;
+        if probe::is_read_only(&claimed) {
+            let reason = "is read-only; make it writable with blockdev --setrw";
+            return Err(unsuitable(&params.path, reason));
+        }
+        let geometry = probe::geometry(&params.path, &claimed, params.block_size)?;
+        let direct = match probe::check_direct(&claimed, geometry.block_size) {
+            Ok(()) => true,
+            Err(reason) => {
+                tracing::warn!(path = %params.path, reason, "served without O_DIRECT");
+                if claimed.direct {
+                    probe::clear_direct(&params.path, &claimed.file)?;
+                }
+                false
+            }
+        };
+        let (write_zeroes, discard) = probe::clearing(&claimed, geometry);
+        Ok(Box::new(FileDisk {
+            path: params.path,
+            product_name,
+            file: claimed.file,
+            kind: claimed.kind,
+            geometry,
+            uuid: params.uuid,
+            capabilities: Capabilities {
+                write_zeroes,
+                discard,
+                volatile_cache: true,
+                lends_reads: false,
+                atomic_blocks: 1,
+                direct: Some(direct),
+            },
+            state: Arc::default(),
+        }))
+    }
+}
+
+/// What a device and its queue share.
+#[derive(Default)]
+pub(crate) struct State {
+    /// Written data was lost; set once, never cleared, and outlives the queue.
+    lost: AtomicBool,
+    queue_open: AtomicBool,
+}
+
+impl State {
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_lost(&self) {
+        self.lost.store(true, Ordering::Relaxed);
+    }
+}
+
+struct FileDisk {
+    path: String,
+    product_name: &'static str,
+    file: File,
+    kind: Kind,
+    geometry: Geometry,
+    uuid: Option<[u8; 16]>,
+    capabilities: Capabilities,
+    state: Arc<State>,
+}
+
+impl Device for FileDisk {
+    fn name(&self) -> &str {
+        &self.path
+    }
+
+    fn product_name(&self) -> &'static str {
+        self.product_name
+    }
+
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    fn uuid(&self) -> Option<[u8; 16]> {
+        self.uuid
+    }
+
+    fn open_queue(&mut self) -> Result<Box<dyn QueueSeed>, OpenError> {
+        let descriptor = self.file.try_clone().map_err(|source| OpenError::System {
+            what: format!("duplicate the descriptor of {}", self.path),
+            source,
+        })?;
+        // The kernel reports a failed write-back once per open file, to whichever sync asks first. With one queue, and
+        // one sync at a time in it, that is never the wrong one.
+        if self.state.queue_open.swap(true, Ordering::AcqRel) {
+            return Err(unsuitable(&self.path, "has one queue, and it is open"));
+        }
+        Ok(Box::new(FileSeed {
+            descriptor,
+            config: QueueConfig {
+                path: self.path.clone(),
+                kind: self.kind,
+                geometry: self.geometry,
+                direct: self.capabilities.direct == Some(true),
+                zeroes: self.capabilities.write_zeroes != Support::None,
+                holes: self.capabilities.discard != Support::None,
+            },
+            place: QueuePlace(self.state.clone()),
+        }))
+    }
+
+    fn resize(&mut self, blocks: Option<Blocks>) -> Result<Geometry, OpenError> {
+        if blocks.is_some() {
+            let reason = "its size is the file's; change that, then rescan";
+            return Err(unsuitable(&self.path, reason));
+        }
+        let bytes =
+            probe::size_bytes(&self.file, self.kind).map_err(|source| OpenError::System {
+                what: format!("size of {}", self.path),
+                source,
+            })?;
+        // Rounded down: a file may be caught while it grows.
+        self.geometry.blocks = Blocks::from_bytes_floor(bytes, self.geometry.block_size);
+        Ok(self.geometry)
+    }
+}
+
+/// The right to be the device's queue.
+pub(crate) struct QueuePlace(Arc<State>);
+
+impl QueuePlace {
+    pub(crate) fn state(&self) -> &State {
+        &self.0
+    }
+}
+
+impl Drop for QueuePlace {
+    fn drop(&mut self) {
+        self.0.queue_open.store(false, Ordering::Release);
+    }
+}
+
+struct FileSeed {
+    descriptor: File,
+    config: QueueConfig,
+    place: QueuePlace,
+}
+
+impl QueueSeed for FileSeed {
+    fn open(
+        self: Box<Self>,
+        host: &mut dyn Host,
+        owner: OwnerId,
+    ) -> Result<Box<dyn Queue>, IoError> {
+        let file = host
+            .adopt_file(self.descriptor.into(), owner)
+            .map_err(|error| match error {
+                HostError::TooMany => IoError::Busy,
+                HostError::System(_) => IoError::Gone,
+            })?;
+        Ok(Box::new(FileQueue::new(file, self.config, self.place)))
+    }
+}
