@@ -1,0 +1,28 @@
+//! Bounds of the block layer.
+
+use std::time::Duration;
+
+/// Most bytes zeroed or discarded by one device operation; a longer request goes on piece by piece, so that freeing a
+/// whole disk never holds up the reactor or sits in a device past its deadline.
+pub const CLEAR_BYTES_MAX: u64 = 64 << 20;
+
+/// Buffer sizes tried in turn for writing zeroes to a device that cannot zero by itself; with none of them to be had
+/// the request waits for a later turn.
+pub const ZERO_BUF_BYTES: [u64; 3] = [256 << 10, 64 << 10, 4 << 10];
+
+/// Most compare-and-writes under way on one device; one more is answered `Busy`.
+pub const COMPARE_AND_WRITE_MAX: usize = 64;
+
+/// Most slow-I/O lines in a [`SLOW_LOG_WINDOW`]; further ones are counted and the count is logged with the next line.
+pub const SLOW_LOG_MAX: u32 = 10;
+
+/// See [`SLOW_LOG_MAX`].
+pub const SLOW_LOG_WINDOW: Duration = Duration::from_secs(1);
+
+/// Latency buckets: bucket `i` counts latencies from `2^i` up to `2^(i+1)` nanoseconds, the first also zero, the last
+/// (from 9 minutes) everything above.
+pub const LATENCY_BUCKETS: usize = 40;
+
+// A zero buffer is whole blocks of the largest block size, and a reactor hands out buffers up to 1 MiB.
+const _: () = assert!(ZERO_BUF_BYTES[2] == 4096 && ZERO_BUF_BYTES[0] <= 1 << 20);
+const _: () = assert!(CLEAR_BYTES_MAX.is_multiple_of(4096));

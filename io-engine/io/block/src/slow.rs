@@ -1,0 +1,89 @@
+//! The slow-I/O log: at most a few lines a second, none lost from the count.
+
+use std::time::{Duration, Instant};
+
+use sdk::block::IoResult;
+
+use crate::limits::{SLOW_LOG_MAX, SLOW_LOG_WINDOW};
+use crate::request::OpKind;
+use units::BlockRange;
+
+/// A finished I/O with its stamps.
+pub(crate) struct Finished {
+    pub(crate) tag: u64,
+    pub(crate) kind: OpKind,
+    pub(crate) range: BlockRange,
+    pub(crate) received: Instant,
+    pub(crate) submitted: Instant,
+    pub(crate) completed: Instant,
+}
+
+/// Rate limit of the log lines of one device.
+#[derive(Default)]
+pub(crate) struct SlowLog {
+    window_start: Option<Instant>,
+    logged: u32,
+    suppressed: u64,
+}
+
+impl SlowLog {
+    /// Logs a slow I/O, or counts it for the next line.
+    #[cold]
+    pub(crate) fn record(&mut self, device: &str, io: &Finished, result: &IoResult) {
+        let Some(suppressed) = self.admit(io.completed) else {
+            return;
+        };
+        let us = |from: Instant, to: Instant| to.saturating_duration_since(from).as_micros();
+        let outcome: &dyn std::fmt::Display = match result {
+            Ok(_) => &"ok",
+            Err(error) => error,
+        };
+        tracing::warn!(
+            device,
+            tag = io.tag,
+            op = io.kind.name(),
+            blocks = %io.range,
+            received_to_submitted_us = us(io.received, io.submitted),
+            submitted_to_completed_us = us(io.submitted, io.completed),
+            %outcome,
+            suppressed,
+            "slow I/O"
+        );
+    }
+
+    /// Whether a line may be written at `now`; with it, how many were left out since the last.
+    pub(crate) fn admit(&mut self, now: Instant) -> Option<u64> {
+        let age = self
+            .window_start
+            .map_or(Duration::MAX, |start| now.saturating_duration_since(start));
+        if age >= SLOW_LOG_WINDOW {
+            self.window_start = Some(now);
+            self.logged = 0;
+        }
+        if self.logged >= SLOW_LOG_MAX {
+            self.suppressed += 1;
+            return None;
+        }
+        self.logged += 1;
+        Some(std::mem::take(&mut self.suppressed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_limited_and_the_rest_counted() {
+        let mut log = SlowLog::default();
+        let start = Instant::now();
+        for _ in 0..SLOW_LOG_MAX {
+            assert_eq!(log.admit(start), Some(0));
+        }
+        for _ in 0..5 {
+            assert_eq!(log.admit(start), None);
+        }
+        assert_eq!(log.admit(start + SLOW_LOG_WINDOW), Some(5));
+        assert_eq!(log.admit(start + SLOW_LOG_WINDOW), Some(0));
+    }
+}

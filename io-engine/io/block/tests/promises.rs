@@ -1,0 +1,309 @@
+//! What holds whatever the device does: one answer each, bounds, deadlines, counters.
+
+mod scripted;
+
+use std::time::Duration;
+
+use block::{OpKind, Request, Stage};
+use scripted::*;
+use sdk::block::{Geometry, IoError, Submitted};
+use sdk::buf::{Buf, Payload};
+use sdk::host::Host;
+use units::{BlockRange, BlockSize, Blocks};
+
+#[test]
+fn what_the_device_does_at_once_is_answered_at_once() {
+    let mut rig = Rig::new();
+    rig.script().at_once.push_back(Ok(None));
+    assert!(matches!(rig.answer(write(0, 8)), Ok(None)));
+    let buf = Payload::Buf(Buf::from_heap(4096));
+    rig.script().at_once.push_back(Ok(Some(buf)));
+    assert!(matches!(rig.answer(read(0, 8)), Ok(Some(_))));
+    rig.script().at_once.push_back(Err(IoError::NoSpace));
+    assert_eq!(rig.answer(write(0, 8)).unwrap_err(), IoError::NoSpace);
+    assert!(rig.device.is_idle());
+    assert!(rig.poll().is_none());
+    let stats = rig.device.stats();
+    assert_eq!((stats.reads.count, stats.reads.bytes), (1, 4096));
+    let writes = &stats.writes;
+    assert_eq!((writes.count, writes.bytes, writes.errors), (2, 4096, 1));
+}
+
+#[test]
+fn what_is_pending_is_answered_once_with_its_latency() {
+    let mut rig = Rig::new();
+    let tags = [rig.start(read(0, 8)), rig.start(Request::Flush)];
+    rig.host.advance(Duration::from_micros(3));
+    assert_eq!(rig.device.inflight().count(), 2);
+    rig.device_answers_nth(1, None);
+    rig.device_answers(None);
+    let (tag, result) = rig.poll().unwrap();
+    assert_eq!(tag, tags[1]);
+    assert!(matches!(result, Ok(None)));
+    let (tag, result) = rig.poll().unwrap();
+    assert_eq!(tag, tags[0]);
+    assert_eq!(result.unwrap().unwrap().len(), 4096);
+    assert!(rig.poll().is_none());
+    assert!(rig.device.is_idle());
+    let latency = rig.device.stats().reads.latency;
+    assert_eq!(
+        (latency.sum_ns, latency.min_ns, latency.max_ns),
+        (3000, 3000, 3000)
+    );
+    // 3000 ns are from 2^11 up to 2^12.
+    assert_eq!(latency.buckets[11], 1);
+    rig.device.reset_stats();
+    assert_eq!(rig.device.stats().reads.count, 0);
+}
+
+#[test]
+fn ranges_past_the_end_never_reach_the_device() {
+    let mut rig = Rig::new();
+    for (start, count) in [(1 << 20, 1), ((1 << 20) - 1, 2), (u64::MAX, 1)] {
+        assert_eq!(
+            rig.answer(read(start, count)).unwrap_err(),
+            IoError::OutOfRange
+        );
+        assert_eq!(
+            rig.answer(discard(start, count)).unwrap_err(),
+            IoError::OutOfRange
+        );
+    }
+    let smaller = Geometry {
+        block_size: BlockSize::B512,
+        blocks: Blocks(100),
+    };
+    let now = rig.host.now();
+    rig.device.set_geometry(now, smaller);
+    assert_eq!(rig.answer(write(99, 2)).unwrap_err(), IoError::OutOfRange);
+    assert!(rig.taken().is_empty());
+    rig.start(write(99, 1));
+}
+
+#[test]
+fn another_block_size_takes_the_device_offline() {
+    let mut rig = Rig::new();
+    let tag = rig.start(read(0, 1));
+    let now = rig.host.now();
+    let other = Geometry {
+        block_size: BlockSize::B4096,
+        blocks: Blocks(1),
+    };
+    rig.device.set_geometry(now, other);
+    assert_eq!(rig.device.offline_reason(), Some("its block size changed"));
+    let (answered, result) = rig.poll().unwrap();
+    assert_eq!((answered, result.unwrap_err()), (tag, IoError::Gone));
+}
+
+#[test]
+fn one_more_than_allowed_in_flight_is_busy() {
+    let mut rig = Rig::new();
+    for _ in 0..INFLIGHT_MAX {
+        rig.start(read(0, 1));
+    }
+    assert_eq!(rig.answer(read(0, 1)).unwrap_err(), IoError::Busy);
+    rig.device_answers(None);
+    rig.poll().unwrap().1.unwrap();
+    rig.start(read(0, 1));
+}
+
+#[test]
+fn an_overdue_io_is_answered_once_and_its_buffer_stays_with_the_device() {
+    let mut rig = Rig::new();
+    let tag = rig.start(read(0, 8));
+    let started = rig.host.now();
+    assert_eq!(rig.device.poll_timeout(), Some(started + DEADLINE));
+    rig.host.advance(DEADLINE / 2);
+    rig.device.handle_timeout(rig.host.now());
+    assert!(rig.poll().is_none());
+    rig.host.advance(DEADLINE / 2);
+    rig.device.handle_timeout(rig.host.now());
+    let (answered, result) = rig.poll().unwrap();
+    assert_eq!((answered, result.unwrap_err()), (tag, IoError::Timeout));
+    assert_eq!(rig.device.poll_timeout(), None);
+    assert_eq!(rig.device.overdue(), 1);
+    let listed: Vec<_> = rig.device.inflight().collect();
+    assert_eq!((listed[0].tag, listed[0].stage), (tag, Stage::Overdue));
+    assert!(!rig.device.is_idle(), "the device still has the buffer");
+    rig.device_answers(None);
+    assert!(rig.poll().is_none(), "answered already");
+    assert!(rig.device.is_idle());
+    assert_eq!(rig.device.stats().late_completions, 1);
+    assert_eq!(rig.device.stats().timeouts, 1);
+}
+
+#[test]
+fn too_many_overdue_take_the_device_offline() {
+    let mut rig = Rig::new();
+    let overdue: Vec<u64> = (0..=OVERDUE_MAX as u64)
+        .map(|n| rig.start(read(n, 1)))
+        .collect();
+    rig.host.advance(DEADLINE / 2);
+    let younger = rig.start(read(9, 1));
+    rig.host.advance(DEADLINE / 2);
+    rig.device.handle_timeout(rig.host.now());
+    for tag in overdue {
+        let (answered, result) = rig.poll().unwrap();
+        assert_eq!((answered, result.unwrap_err()), (tag, IoError::Timeout));
+    }
+    let (answered, result) = rig.poll().unwrap();
+    assert_eq!((answered, result.unwrap_err()), (younger, IoError::Gone));
+    assert!(rig.device.offline_reason().is_some());
+    assert_eq!(rig.answer(read(0, 1)).unwrap_err(), IoError::Gone);
+    // What the device says afterwards changes nothing.
+    for _ in 0..=OVERDUE_MAX + 1 {
+        rig.device_answers(None);
+    }
+    assert!(rig.poll().is_none());
+    assert!(rig.device.is_idle());
+    assert_eq!(rig.device.overdue(), 0);
+}
+
+#[test]
+fn a_change_is_refused_where_an_overdue_one_may_still_land() {
+    let mut rig = Rig::new();
+    rig.start(write(100, 8));
+    rig.host.advance(DEADLINE);
+    rig.device.handle_timeout(rig.host.now());
+    rig.poll().unwrap().1.unwrap_err();
+    for change in [write(107, 1), zeroes(96, 8), discard(100, 8)] {
+        assert_eq!(rig.answer(change).unwrap_err(), IoError::Timeout);
+    }
+    let change = compare_and_write(100, &[0; 512], &[1; 512]);
+    assert_eq!(rig.answer(change).unwrap_err(), IoError::Timeout);
+    rig.taken();
+    rig.start(read(100, 8));
+    rig.start(write(108, 1));
+    // The device lets go of the overdue write; from here on its range is free.
+    rig.device_answers(None);
+    assert!(rig.poll().is_none());
+    rig.start(write(100, 8));
+    assert_eq!(rig.taken(), ["read 100+8", "write 108+1", "write 100+8"]);
+}
+
+#[test]
+fn completions_nobody_waits_for_are_counted_and_go_nowhere() {
+    let mut rig = Rig::new();
+    let first = rig.start(read(0, 8));
+    let io_tag = rig.script().held[0].0;
+    rig.device_answers(None);
+    rig.poll().unwrap().1.unwrap();
+    // The same tag again, while another I/O has the slot, and tags of nothing at all.
+    let second = rig.start(write(0, 8));
+    for tag in [io_tag.0, u64::MAX, 1 << 40 | 7] {
+        let answer = (sdk::block::IoTag(tag), Ok(None));
+        rig.script().answers.push_back(answer);
+    }
+    assert!(rig.poll().is_none());
+    assert_eq!(rig.device.stats().stray_completions, 3);
+    rig.device_answers(None);
+    let (answered, result) = rig.poll().unwrap();
+    assert!(answered == second && result.is_ok() && first != second);
+}
+
+#[test]
+fn an_operation_done_at_once_and_completed_again_hits_no_successor() {
+    let mut rig = Rig::new();
+    rig.start(write(50, 1));
+    let held = rig.script().held[0].0;
+    rig.device_answers(None);
+    rig.poll().unwrap().1.unwrap();
+    rig.script().at_once.push_back(Ok(None));
+    rig.answer(write(0, 8)).unwrap();
+    let successor = rig.start(write(8, 8));
+    // The tags the slot had before: of the held operation and of the one done at once.
+    for generation in 0..2u64 {
+        let tag = sdk::block::IoTag(held.0 + (generation << 32));
+        rig.script().answers.push_back((tag, Ok(None)));
+    }
+    assert!(rig.poll().is_none());
+    assert_eq!(rig.device.stats().stray_completions, 2);
+    rig.device_answers(None);
+    assert_eq!(rig.poll().unwrap().0, successor);
+}
+
+#[test]
+fn a_read_with_the_wrong_length_is_a_medium_error() {
+    let mut rig = Rig::new();
+    let range = BlockRange::new(4, 8);
+    rig.script().at_once.push_back(Ok(None));
+    assert_eq!(rig.answer(read(4, 8)).unwrap_err(), IoError::Medium(range));
+    rig.start(read(4, 8));
+    rig.device_reads(&[0; 4095]);
+    assert_eq!(rig.poll().unwrap().1.unwrap_err(), IoError::Medium(range));
+    assert_eq!(rig.device.stats().reads.errors, 2);
+}
+
+#[test]
+fn slow_io_is_counted_from_its_reception() {
+    let mut rig = Rig::new();
+    let stamps = block::Stamps {
+        received: rig.host.now(),
+    };
+    rig.host.advance(Duration::from_millis(600));
+    let said = rig.device.submit(&mut rig.host, 1, read(0, 1), stamps);
+    assert!(matches!(said, Submitted::Pending));
+    rig.host.advance(Duration::from_millis(600));
+    rig.device_answers(None);
+    rig.poll().unwrap().1.unwrap();
+    assert_eq!(rig.device.stats().slow, 1);
+    rig.start(read(0, 1));
+    rig.host.advance(Duration::from_millis(600));
+    rig.device_answers(None);
+    rig.poll().unwrap().1.unwrap();
+    assert_eq!(rig.device.stats().slow, 1);
+}
+
+#[test]
+fn io_in_flight_is_listed_with_its_stage() {
+    let mut rig = Rig::new();
+    let caw = rig.start(compare_and_write(0, &[0; 512], &[1; 512]));
+    rig.host.advance(Duration::from_secs(1));
+    let waiting = rig.start(write(0, 1));
+    let mut listed: Vec<_> = rig.device.inflight().collect();
+    listed.sort_by_key(|io| io.tag);
+    assert_eq!(
+        (listed[0].tag, listed[0].op, listed[0].stage),
+        (caw, OpKind::CompareAndWrite, Stage::Device)
+    );
+    assert_eq!(
+        (listed[1].tag, listed[1].op, listed[1].stage),
+        (waiting, OpKind::Write, Stage::Waiting)
+    );
+    assert_eq!(
+        listed[1].submitted - listed[0].submitted,
+        Duration::from_secs(1)
+    );
+    assert_eq!(listed[1].range, BlockRange::new(0, 1));
+}
+
+#[test]
+fn a_write_whose_host_is_gone_cannot_overwrite_what_is_acknowledged_after_it() {
+    let mut rig = Rig::new();
+    let lost = rig.start(write(0, 8));
+    assert_eq!(rig.taken().len(), 1, "the lost write is in the device");
+    let now = rig.host.now();
+    rig.device.orphan(now, |tag| tag == lost);
+
+    let again = rig.start(write(4, 8));
+    let elsewhere = rig.start(write(64, 8));
+    assert_eq!(
+        rig.taken().len(),
+        1,
+        "only the write elsewhere goes to the device"
+    );
+    rig.device_answers_nth(1, None);
+    assert_eq!(rig.poll().unwrap().0, elsewhere);
+
+    rig.device_answers(None);
+    assert_eq!(rig.poll().unwrap().0, lost);
+    assert!(rig.poll().is_none());
+    assert_eq!(
+        rig.taken().len(),
+        1,
+        "with the lost write done, the later one goes"
+    );
+    rig.device_answers(None);
+    assert_eq!(rig.poll().unwrap().0, again);
+    assert!(rig.device.is_idle());
+}
