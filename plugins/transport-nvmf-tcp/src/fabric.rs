@@ -1,0 +1,431 @@
+//! The connections of one reactor, as a fabric.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use nvme_spec::Cqe;
+use nvme_tcp::Controller;
+use sdk::buf::{Buf, Payload};
+use sdk::fabric::{Attached, ConnId, Fabric, FabricEvent, Parcel};
+use sdk::host::{Host, StreamId};
+use slab::Slab;
+
+use crate::TcpConfig;
+use crate::connection::{Connection, Receiving, Told};
+use crate::transmit::{self, Sent};
+
+/// Bytes of one receive: 60 in-capsule writes of 4 KiB.
+const STAGING_BYTES: usize = 256 << 10;
+/// How long a closed connection may take to send what it still has, the terminate request among it.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// See the crate documentation.
+pub struct TcpFabric {
+    config: TcpConfig,
+    connections: Slab<Connection>,
+    /// Connection slot by stream slot.
+    by_stream: Vec<Option<(StreamId, usize)>>,
+    generation: u64,
+    shared: Shared,
+    /// Connections that wait for a buffer or for their host to read, to be resumed.
+    stopped: Vec<usize>,
+    /// When handshakes and closing connections run out, soonest first, by connection.
+    deadlines: VecDeque<(Instant, ConnId)>,
+    lingering: VecDeque<(Instant, usize, StreamId)>,
+}
+
+/// What all connections use, one at a time.
+struct Shared {
+    staging: Vec<u8>,
+    events: VecDeque<FabricEvent>,
+    dirty: Vec<usize>,
+}
+
+/// A connection between two reactors.
+struct Moving {
+    core: Controller,
+    rest: Vec<u8>,
+    fd: std::os::fd::OwnedFd,
+    local: SocketAddr,
+    peer: SocketAddr,
+    connect: Option<(u16, u16)>,
+}
+
+impl TcpFabric {
+    /// A fabric without connections.
+    pub fn new(config: TcpConfig) -> Self {
+        Self {
+            config,
+            connections: Slab::new(),
+            by_stream: Vec::new(),
+            generation: 0,
+            shared: Shared {
+                staging: vec![0; STAGING_BYTES],
+                events: VecDeque::new(),
+                dirty: Vec::new(),
+            },
+            stopped: Vec::new(),
+            deadlines: VecDeque::new(),
+            lingering: VecDeque::new(),
+        }
+    }
+
+    fn insert(&mut self, make: impl FnOnce(ConnId) -> Connection) -> ConnId {
+        self.generation += 1;
+        let generation = self.generation;
+        // The slot is not known before the insertion, the id is part of the connection.
+        let placeholder = make(ConnId(0));
+        let stream = placeholder.stream;
+        let slot = self.connections.insert(placeholder);
+        let id = ConnId(generation << 32 | slot as u64);
+        if let Some(connection) = self.connections.get_mut(slot) {
+            connection.id = id;
+        }
+        let at = (stream.0 & 0xffff_ffff) as usize;
+        if self.by_stream.len() <= at {
+            self.by_stream.resize(at + 1, None);
+        }
+        self.by_stream[at] = Some((stream, slot));
+        id
+    }
+
+    fn slot_of_stream(&self, stream: StreamId) -> Option<usize> {
+        let (known, slot) = self
+            .by_stream
+            .get((stream.0 & 0xffff_ffff) as usize)
+            .copied()
+            .flatten()?;
+        (known == stream).then_some(slot)
+    }
+
+    /// The open connection called `conn`; not one that is being closed.
+    fn open(&mut self, conn: ConnId) -> Option<&mut Connection> {
+        self.connections
+            .get_mut(conn.slot())
+            .filter(|connection| connection.id == conn && connection.closing.is_none())
+    }
+
+    fn mark_dirty(shared: &mut Shared, slot: usize, connection: &mut Connection) {
+        if !connection.is_dirty && !connection.is_blocked && connection.core.has_transmit() {
+            connection.is_dirty = true;
+            shared.dirty.push(slot);
+        }
+    }
+
+    /// Runs `step` on a connection and acts on what it says.
+    fn step(
+        &mut self,
+        host: &mut dyn Host,
+        slot: usize,
+        step: impl FnOnce(
+            &mut Connection,
+            &mut dyn Host,
+            &mut [u8],
+            &mut dyn FnMut(&mut Connection, Told),
+        ) -> Result<(), &'static str>,
+    ) {
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
+        let Shared {
+            staging, events, ..
+        } = &mut self.shared;
+        let mut tell =
+            |connection: &mut Connection, told| events.push_back(event(connection, told));
+        let outcome = step(connection, host, staging, &mut tell);
+        Self::mark_dirty(&mut self.shared, slot, connection);
+        match outcome {
+            Ok(()) if connection.receiving == Receiving::Open => {}
+            Ok(()) => {
+                host.pause_stream(connection.stream, true);
+                self.stopped.push(slot);
+            }
+            Err(reason) => self.fail(host, slot, reason),
+        }
+    }
+
+    /// Ends a connection for a reason of its own; what it has to say (a terminate request) is still sent.
+    fn fail(&mut self, host: &mut dyn Host, slot: usize, reason: &'static str) {
+        if let Some(connection) = self.connections.get(slot) {
+            self.shared.events.push_back(FabricEvent::Closed {
+                conn: connection.id,
+                reason,
+            });
+            self.linger(host, slot);
+        }
+    }
+
+    fn linger(&mut self, host: &mut dyn Host, slot: usize) {
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
+        let deadline = host.now() + LINGER;
+        connection.closing = Some(deadline);
+        connection.receiving = Receiving::Ended;
+        host.pause_stream(connection.stream, true);
+        self.lingering
+            .push_back((deadline, slot, connection.stream));
+        Self::mark_dirty(&mut self.shared, slot, connection);
+        if !connection.core.has_transmit() {
+            self.drop_connection(host, slot);
+        }
+    }
+
+    fn drop_connection(&mut self, host: &mut dyn Host, slot: usize) {
+        let Some(mut connection) = self.connections.try_remove(slot) else {
+            return;
+        };
+        connection.clear();
+        self.by_stream[(connection.stream.0 & 0xffff_ffff) as usize] = None;
+        host.close_stream(connection.stream);
+    }
+
+    fn send(&mut self, host: &mut dyn Host, slot: usize) {
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
+        connection.is_dirty = false;
+        match transmit::send(connection, host) {
+            Sent::All if connection.closing.is_some() => self.drop_connection(host, slot),
+            Sent::All => {}
+            Sent::Blocked => connection.is_blocked = true,
+            Sent::Failed if connection.closing.is_some() => self.drop_connection(host, slot),
+            Sent::Failed => {
+                connection.clear();
+                self.fail(host, slot, "connection_failed");
+            }
+        }
+    }
+
+    /// Goes on with connections whose reason to stop is over.
+    fn resume(&mut self, host: &mut dyn Host) {
+        let stopped = std::mem::take(&mut self.stopped);
+        for slot in stopped {
+            let Some(connection) = self.connections.get_mut(slot) else {
+                continue;
+            };
+            let over = match connection.receiving {
+                Receiving::NeedsBuffer(_) => true,
+                Receiving::Congested => !connection.core.is_congested(),
+                Receiving::Open | Receiving::Ended => continue,
+            };
+            if !over {
+                self.stopped.push(slot);
+                continue;
+            }
+            let stream = connection.stream;
+            host.pause_stream(stream, false);
+            self.step(host, slot, |connection, host, _, tell| {
+                connection.resume(host, &mut |connection, told| tell(connection, told))
+            });
+        }
+    }
+}
+
+fn event(connection: &Connection, told: Told) -> FabricEvent {
+    let conn = connection.id;
+    match told {
+        Told::Ready => FabricEvent::Connected {
+            conn,
+            local: connection.local,
+            peer: connection.peer,
+        },
+        Told::Capsule { sqe, data, data_ok } => FabricEvent::Capsule {
+            conn,
+            sqe,
+            data,
+            data_ok,
+        },
+        Told::Fetched {
+            token,
+            buf,
+            data_ok,
+        } => FabricEvent::Fetched {
+            conn,
+            token,
+            buf,
+            data_ok,
+        },
+    }
+}
+
+impl Fabric for TcpFabric {
+    fn handle_accepted(
+        &mut self,
+        host: &mut dyn Host,
+        stream: StreamId,
+        local: SocketAddr,
+        peer: SocketAddr,
+    ) {
+        if self.connections.len() >= self.config.connections_max {
+            self.shared.events.push_back(FabricEvent::Closed {
+                conn: ConnId(0),
+                reason: "too_many_connections",
+            });
+            host.close_stream(stream);
+            return;
+        }
+        let (now, config) = (host.now(), self.config.clone());
+        let id = self.insert(|id| Connection::new(id, stream, local, peer, &config, now));
+        self.deadlines
+            .push_back((now + self.config.handshake_timeout, id));
+    }
+
+    fn handle_readable(&mut self, host: &mut dyn Host, stream: StreamId) {
+        let Some(slot) = self.slot_of_stream(stream) else {
+            return;
+        };
+        self.step(host, slot, |connection, host, staging, tell| {
+            connection.receive(host, staging, &mut |connection, told| {
+                tell(connection, told)
+            })
+        });
+    }
+
+    fn handle_writable(&mut self, host: &mut dyn Host, stream: StreamId) {
+        let Some(slot) = self.slot_of_stream(stream) else {
+            return;
+        };
+        if let Some(connection) = self.connections.get_mut(slot) {
+            connection.is_blocked = false;
+            Self::mark_dirty(&mut self.shared, slot, connection);
+        }
+        let _ = host;
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let handshake = self.deadlines.front().map(|(at, _)| *at);
+        let linger = self.lingering.front().map(|(at, ..)| *at);
+        handshake.into_iter().chain(linger).min()
+    }
+
+    fn handle_timeout(&mut self, host: &mut dyn Host) {
+        let now = host.now();
+        while let Some((_, conn)) = self.deadlines.front().copied().filter(|(at, _)| *at <= now) {
+            self.deadlines.pop_front();
+            let Some(connection) = self.open(conn) else {
+                continue;
+            };
+            if let Err(fault) = connection.core.handle_timeout(now) {
+                self.fail(host, conn.slot(), fault.kind.name());
+            }
+        }
+        while let Some((_, slot, stream)) = self
+            .lingering
+            .front()
+            .copied()
+            .filter(|(at, ..)| *at <= now)
+        {
+            self.lingering.pop_front();
+            let is_same = self
+                .connections
+                .get(slot)
+                .is_some_and(|connection| connection.stream == stream);
+            if is_same {
+                self.drop_connection(host, slot);
+            }
+        }
+    }
+
+    fn poll_event(&mut self) -> Option<FabricEvent> {
+        self.shared.events.pop_front()
+    }
+
+    fn fetch(&mut self, conn: ConnId, cid: u16, token: u64, buf: Buf) {
+        let queue_depth = self.config.queue_depth;
+        let Some(connection) = self.open(conn) else {
+            return;
+        };
+        // Aborted commands may leave fetches behind that the host still serves; beyond the queue's depth it never will.
+        if connection.fetches() < queue_depth {
+            connection.fetch(cid, token, buf);
+            if let Some(connection) = self.connections.get_mut(conn.slot()) {
+                Self::mark_dirty(&mut self.shared, conn.slot(), connection);
+            }
+        }
+    }
+
+    fn respond(&mut self, conn: ConnId, cqe: &Cqe, data: Option<Payload>, implicit: bool) {
+        let in_capsule_bytes = self.config.in_capsule_bytes;
+        let Some(connection) = self.connections.get_mut(conn.slot()) else {
+            return;
+        };
+        if connection.id != conn || connection.closing.is_some() {
+            return;
+        }
+        connection.respond(cqe, data, implicit, in_capsule_bytes);
+        Self::mark_dirty(&mut self.shared, conn.slot(), connection);
+    }
+
+    fn flush(&mut self, host: &mut dyn Host) {
+        while let Some(slot) = self.shared.dirty.pop() {
+            self.send(host, slot);
+        }
+        if !self.stopped.is_empty() {
+            self.resume(host);
+        }
+    }
+
+    fn close(&mut self, host: &mut dyn Host, conn: ConnId, _reason: &'static str) {
+        if self.open(conn).is_some() {
+            self.linger(host, conn.slot());
+        }
+    }
+
+    fn detach(&mut self, host: &mut dyn Host, conn: ConnId) -> Option<Parcel> {
+        self.open(conn)?;
+        let slot = conn.slot();
+        // The answer to ICReq may still be queued.
+        self.send(host, slot);
+        let connection = self.connections.try_remove(slot)?;
+        self.by_stream[(connection.stream.0 & 0xffff_ffff) as usize] = None;
+        let (stream, local, peer, connect) = (
+            connection.stream,
+            connection.local,
+            connection.peer,
+            connection.connect(),
+        );
+        let Some((core, rest)) = connection.into_core() else {
+            host.close_stream(stream);
+            return None;
+        };
+        let fd = host.detach_stream(stream)?;
+        Some(Box::new(Moving {
+            core,
+            rest,
+            fd,
+            local,
+            peer,
+            connect,
+        }))
+    }
+
+    fn attach(&mut self, host: &mut dyn Host, parcel: Parcel) -> Option<Attached> {
+        let moving = parcel.downcast::<Moving>().ok()?;
+        if self.connections.len() >= self.config.connections_max {
+            return None;
+        }
+        let Moving {
+            core,
+            rest,
+            fd,
+            local,
+            peer,
+            connect,
+        } = *moving;
+        let stream = host.attach_stream(fd).ok()?;
+        let deadline = core.poll_timeout();
+        let conn =
+            self.insert(|id| Connection::moved(id, stream, (local, peer), core, rest, connect));
+        if let Some(deadline) = deadline {
+            // Out of order by the time it took to move, which only delays the ones behind it.
+            self.deadlines.push_back((deadline, conn));
+        }
+        Some(Attached { conn, local, peer })
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.len()
+    }
+}

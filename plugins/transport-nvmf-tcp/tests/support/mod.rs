@@ -1,0 +1,316 @@
+//! A reactor with streams in memory, and a host at the other end.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use conformance::host::TestHost;
+use nvme_spec::{Sqe, Status};
+use nvme_tcp::{Chunk, CommandData, Digest, Host as HostCore, HostConfig, HostEvent, Want};
+use sdk::buf::Buf;
+use sdk::fabric::{Fabric, FabricEvent};
+use sdk::host::{FileId, FileOp, Host, HostError, OwnerId, StreamError, StreamId};
+use transport_nvmf_tcp::{TcpConfig, TcpFabric};
+
+#[derive(Default)]
+struct Stream {
+    to_us: VecDeque<u8>,
+    from_us: Vec<u8>,
+    paused: bool,
+    closed: bool,
+}
+
+/// A reactor whose sockets are byte queues.
+pub(crate) struct StreamHost {
+    pub(crate) inner: TestHost,
+    /// Most bytes one receive gives.
+    pub(crate) recv_max: usize,
+    /// Most bytes one send takes; 0 blocks.
+    pub(crate) send_max: usize,
+    streams: Vec<Stream>,
+    blocked: Vec<StreamId>,
+}
+
+impl StreamHost {
+    pub(crate) fn feed(&mut self, stream: StreamId, bytes: &[u8]) {
+        self.streams[stream.0 as usize].to_us.extend(bytes);
+    }
+
+    pub(crate) fn sent(&self, stream: StreamId) -> &[u8] {
+        &self.streams[stream.0 as usize].from_us
+    }
+
+    pub(crate) fn is_closed(&self, stream: StreamId) -> bool {
+        self.streams[stream.0 as usize].closed
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.streams.iter().any(|stream| stream.paused)
+    }
+
+    /// Lets sends that were refused be tried again.
+    pub(crate) fn writable(&mut self) {
+        assert!(!self.blocked.is_empty(), "nothing was refused");
+    }
+}
+
+impl Host for StreamHost {
+    fn now(&self) -> Instant {
+        self.inner.now()
+    }
+
+    fn alloc(&mut self, len: usize) -> Option<Buf> {
+        self.inner.alloc(len)
+    }
+
+    fn adopt_file(&mut self, fd: OwnedFd, owner: OwnerId) -> Result<FileId, HostError> {
+        self.inner.adopt_file(fd, owner)
+    }
+
+    fn close_file(&mut self, file: FileId) {
+        self.inner.close_file(file);
+    }
+
+    fn submit_file(&mut self, file: FileId, user: u64, op: FileOp) -> Result<(), FileOp> {
+        self.inner.submit_file(file, user, op)
+    }
+
+    fn recv(
+        &mut self,
+        stream: StreamId,
+        bufs: &mut [IoSliceMut<'_>],
+    ) -> Result<usize, StreamError> {
+        let queue = &mut self.streams[stream.0 as usize].to_us;
+        let mut left = self.recv_max.min(queue.len());
+        let total = left;
+        for buf in bufs {
+            for byte in buf.iter_mut().take(left) {
+                *byte = queue.pop_front().expect("counted");
+                left -= 1;
+            }
+        }
+        match total - left {
+            0 => Err(StreamError::WouldBlock),
+            taken => Ok(taken),
+        }
+    }
+
+    fn send(&mut self, stream: StreamId, bufs: &[IoSlice<'_>]) -> Result<usize, StreamError> {
+        let all: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+        let taken = all.len().min(self.send_max);
+        if taken == 0 {
+            self.blocked.push(stream);
+            return Err(StreamError::WouldBlock);
+        }
+        self.streams[stream.0 as usize]
+            .from_us
+            .extend_from_slice(&all[..taken]);
+        Ok(taken)
+    }
+
+    fn pause_stream(&mut self, stream: StreamId, paused: bool) {
+        self.streams[stream.0 as usize].paused = paused;
+    }
+
+    fn close_stream(&mut self, stream: StreamId) {
+        self.streams[stream.0 as usize].closed = true;
+    }
+
+    fn detach_stream(&mut self, stream: StreamId) -> Option<OwnedFd> {
+        self.streams[stream.0 as usize].closed = true;
+        std::fs::File::open("/dev/null").ok().map(OwnedFd::from)
+    }
+
+    fn attach_stream(&mut self, _: OwnedFd) -> Result<StreamId, HostError> {
+        self.streams.push(Stream::default());
+        Ok(StreamId(self.streams.len() as u64 - 1))
+    }
+}
+
+/// A fabric and the reactor it runs on.
+pub(crate) struct World {
+    pub(crate) host: StreamHost,
+    pub(crate) fabric: TcpFabric,
+}
+
+impl World {
+    pub(crate) fn new(config: TcpConfig) -> Self {
+        let host = StreamHost {
+            inner: TestHost::new(),
+            recv_max: usize::MAX,
+            send_max: usize::MAX,
+            streams: Vec::new(),
+            blocked: Vec::new(),
+        };
+        Self {
+            host,
+            fabric: TcpFabric::new(config),
+        }
+    }
+
+    pub(crate) fn accept(&mut self) -> StreamId {
+        self.host.streams.push(Stream::default());
+        let stream = StreamId(self.host.streams.len() as u64 - 1);
+        let address = |text: &str| -> SocketAddr { text.parse().expect("an address") };
+        self.fabric.handle_accepted(
+            &mut self.host,
+            stream,
+            address("192.0.2.1:8420"),
+            address("192.0.2.2:1000"),
+        );
+        stream
+    }
+
+    /// Lets every stream that may be read be read until it is empty, then flushes.
+    pub(crate) fn turn(&mut self) {
+        for _ in 0..1_000_000 {
+            let ready = self
+                .host
+                .streams
+                .iter()
+                .position(|s| !s.paused && !s.closed && !s.to_us.is_empty());
+            let Some(at) = ready else { break };
+            self.fabric
+                .handle_readable(&mut self.host, StreamId(at as u64));
+            self.fabric.flush(&mut self.host);
+        }
+        self.fabric.flush(&mut self.host);
+    }
+
+    pub(crate) fn signal_writable(&mut self) {
+        for stream in std::mem::take(&mut self.host.blocked) {
+            self.fabric.handle_writable(&mut self.host, stream);
+        }
+    }
+
+    /// The next event that is not about the handshake.
+    pub(crate) fn next_event(&mut self) -> Option<FabricEvent> {
+        loop {
+            match self.fabric.poll_event()? {
+                FabricEvent::Connected { .. } => {}
+                event => return Some(event),
+            }
+        }
+    }
+
+    pub(crate) fn buffer(&mut self, len: usize) -> Buf {
+        self.host.alloc(len).expect("a buffer")
+    }
+}
+
+/// A host at the other end of stream 0.
+pub(crate) struct Peer {
+    core: HostCore,
+    data: BTreeMap<u16, Vec<u8>>,
+    read: usize,
+    unparsed: Vec<u8>,
+    pub(crate) completions: Vec<(u16, Status)>,
+}
+
+impl Peer {
+    /// Connects to `world` and completes the transport's handshake.
+    pub(crate) fn connect(world: &mut World, config: HostConfig) -> Self {
+        let stream = world.accept();
+        assert_eq!(stream, StreamId(0));
+        let mut peer = Self {
+            core: HostCore::new(config, world.host.now()),
+            data: BTreeMap::new(),
+            read: 0,
+            unparsed: Vec::new(),
+            completions: Vec::new(),
+        };
+        peer.exchange(world);
+        assert!(peer.core.is_ready());
+        peer
+    }
+
+    pub(crate) fn submit(&mut self, sqe: &Sqe, kind: CommandData, data: Vec<u8>) {
+        self.data.insert(sqe.cid(), data);
+        assert!(self.core.submit_command(sqe, kind));
+    }
+
+    pub(crate) fn data(&self, cid: u16) -> &[u8] {
+        &self.data[&cid]
+    }
+
+    /// The connection is stream 0 of another world from here on.
+    pub(crate) fn moved(&mut self) {
+        self.read = 0;
+    }
+
+    /// Carries bytes both ways until neither side has any.
+    pub(crate) fn exchange(&mut self, world: &mut World) {
+        loop {
+            let outgoing = self.outgoing();
+            let idle = outgoing.is_empty();
+            world.host.feed(StreamId(0), &outgoing);
+            world.turn();
+            world.signal_writable();
+            world.turn();
+            let sent = world.host.sent(StreamId(0));
+            if idle && sent.len() == self.read {
+                return;
+            }
+            self.unparsed.extend_from_slice(&sent[self.read..]);
+            self.read = sent.len();
+            self.parse(world.host.now());
+        }
+    }
+
+    fn outgoing(&mut self) -> Vec<u8> {
+        while let Some(order) = self.core.poll_digest_order() {
+            let mut digest = Digest::new();
+            let data = &self.data[&(order.token.0 as u16)];
+            digest.update(&data[order.offset as usize..(order.offset + order.len) as usize]);
+            self.core.handle_digest(order, digest.value());
+        }
+        let mut bytes = Vec::new();
+        for chunk in self.core.transmit() {
+            match chunk {
+                Chunk::Bytes(piece) => bytes.extend_from_slice(piece),
+                Chunk::Data { token, offset, len } => {
+                    let data = &self.data[&(token.0 as u16)];
+                    bytes.extend_from_slice(&data[offset as usize..(offset + len) as usize]);
+                }
+            }
+        }
+        self.core.handle_sent(bytes.len());
+        bytes
+    }
+
+    fn parse(&mut self, now: Instant) {
+        loop {
+            let event = match self.core.want() {
+                Want::Header(least) if self.unparsed.len() >= least => {
+                    let step = self
+                        .core
+                        .handle_header(now, &self.unparsed)
+                        .expect("a well-behaved controller");
+                    if step.taken == 0 {
+                        return;
+                    }
+                    self.unparsed.drain(..step.taken);
+                    step.event
+                }
+                Want::Payload { dst, offset, len } if !self.unparsed.is_empty() => {
+                    let taken = self.unparsed.len().min(len as usize);
+                    let bytes: Vec<u8> = self.unparsed.drain(..taken).collect();
+                    let data = self.data.get_mut(&dst).expect("a command of ours");
+                    data[offset as usize..offset as usize + taken].copy_from_slice(&bytes);
+                    self.core.handle_payload(&bytes)
+                }
+                Want::Header(_)
+                | Want::Payload { .. }
+                | Want::Congested
+                | Want::Flush
+                | Want::Close => return,
+            };
+            if let Some(HostEvent::Completion { cqe, data_ok, .. }) = event {
+                assert!(data_ok, "digest mismatch");
+                self.completions.push((cqe.cid, cqe.status));
+            }
+        }
+    }
+}
