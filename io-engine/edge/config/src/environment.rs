@@ -1,0 +1,120 @@
+//! What the surroundings contribute: environment variables and facts about the process. Read here and nowhere else.
+
+use std::path::PathBuf;
+
+use crate::listen::InterfaceAddress;
+
+/// Facts a configuration is checked against; a plain value, so that tests can make one up.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    /// Effective user is root.
+    pub is_root: bool,
+    /// `XDG_STATE_HOME`.
+    pub xdg_state_home: Option<PathBuf>,
+    /// `HOME`.
+    pub home: Option<PathBuf>,
+    /// `HOSTNAME`, or the kernel's host name.
+    pub hostname: Option<String>,
+    /// `RUST_LOG`.
+    pub rust_log: Option<String>,
+    /// `NVMF_TGT_IFACE`: as `-T`.
+    pub target_interface: Option<String>,
+    /// `MY_POD_IP`: address to tell hosts when listening on all.
+    pub pod_ip: Option<String>,
+    /// `NOTIFY_SOCKET`: where systemd wants to be told.
+    pub notify_socket: Option<String>,
+    /// CPUs this process may run on, ascending.
+    pub cpus: Vec<u32>,
+    /// Bytes of memory this process may use: the machine's, or its cgroup's limit if that is lower.
+    pub memory_bytes: Option<u64>,
+    /// Addresses of the machine's interfaces.
+    pub interfaces: Vec<InterfaceAddress>,
+}
+
+impl Environment {
+    /// Reads the surroundings of this process.
+    pub fn read() -> Self {
+        let text = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let path = |name: &str| {
+            text(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
+        let kernel_name = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+        Self {
+            is_root: rustix::process::geteuid().is_root(),
+            xdg_state_home: path("XDG_STATE_HOME"),
+            home: path("HOME"),
+            hostname: text("HOSTNAME")
+                .or_else(kernel_name)
+                .map(|name| name.trim().to_owned()),
+            rust_log: text("RUST_LOG"),
+            target_interface: text("NVMF_TGT_IFACE"),
+            pod_ip: text("MY_POD_IP"),
+            notify_socket: text("NOTIFY_SOCKET"),
+            cpus: allowed_cpus(),
+            memory_bytes: memory_bytes(),
+            interfaces: interfaces(),
+        }
+    }
+}
+
+fn allowed_cpus() -> Vec<u32> {
+    let Ok(set) = rustix::thread::sched_getaffinity(None) else {
+        return vec![0];
+    };
+    let most = rustix::thread::CpuSet::MAX_CPU;
+    (0..most)
+        .filter(|cpu| set.is_set(*cpu))
+        .map(|cpu| cpu as u32)
+        .collect()
+}
+
+/// The smaller of the machine's memory and every memory limit on the way up the cgroup tree.
+fn memory_bytes() -> Option<u64> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let total = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .and_then(|rest| {
+            rest.trim()
+                .trim_end_matches("kB")
+                .trim()
+                .parse::<u64>()
+                .ok()
+        })
+        .map(|kib| kib * 1024)?;
+    let cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = cgroup
+        .lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .unwrap_or("/");
+    let limits = std::path::Path::new(own).ancestors().filter_map(|dir| {
+        let dir = dir.to_str()?.trim_start_matches('/');
+        let file = std::path::Path::new("/sys/fs/cgroup")
+            .join(dir)
+            .join("memory.max");
+        std::fs::read_to_string(file)
+            .ok()?
+            .trim()
+            .parse::<u64>()
+            .ok()
+    });
+    Some(limits.fold(total, u64::min))
+}
+
+fn interfaces() -> Vec<InterfaceAddress> {
+    let all = if_addrs::get_if_addrs().unwrap_or_default();
+    all.into_iter()
+        .map(|interface| {
+            let mac = std::fs::read_to_string(format!("/sys/class/net/{}/address", interface.name));
+            InterfaceAddress {
+                mac: mac
+                    .map(|mac| mac.trim().to_ascii_lowercase())
+                    .unwrap_or_default(),
+                ip: interface.ip(),
+                name: interface.name,
+            }
+        })
+        .collect()
+}

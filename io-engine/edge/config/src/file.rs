@@ -1,0 +1,185 @@
+//! The tree of the configuration file: every key optional, unknown keys refused.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::error::{ConfigError, ConfigErrorKind};
+use crate::limits::{
+    ArenaMib, Connections, DeadlineS, GRPC_PORT, KeepAliveS, NVMF_PORT, QueueDepth, Queues, SlowMs,
+    SpinUs,
+};
+use crate::listen::Listen;
+use crate::values::{
+    Congestion, CpuList, Driver, InCapsuleBytes, LogFormat, NodeName, TransferKib,
+};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FileTree {
+    pub(crate) node_name: Option<NodeName>,
+    pub(crate) state_dir: Option<PathBuf>,
+    #[serde(default)]
+    pub(crate) reactors: ReactorsFile,
+    #[serde(default)]
+    pub(crate) memory: MemoryFile,
+    #[serde(default)]
+    pub(crate) nvmf: NvmfFile,
+    #[serde(default)]
+    pub(crate) grpc: GrpcFile,
+    #[serde(default)]
+    pub(crate) metrics: MetricsFile,
+    #[serde(default)]
+    pub(crate) log: LogFile,
+    #[serde(default)]
+    pub(crate) io: IoFile,
+    #[serde(default)]
+    pub(crate) device: Vec<DeclaredDevice>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReactorsFile {
+    pub(crate) cpus: Option<CpuList>,
+    pub(crate) driver: Option<Driver>,
+    pub(crate) spin_us_max: Option<SpinUs>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MemoryFile {
+    pub(crate) arena_mib: Option<ArenaMib>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NvmfFile {
+    pub(crate) listen: Option<Vec<Listen<NVMF_PORT>>>,
+    pub(crate) advertise: Option<IpAddr>,
+    pub(crate) connections_max: Option<Connections>,
+    pub(crate) queues_max: Option<Queues>,
+    pub(crate) queue_depth_max: Option<QueueDepth>,
+    pub(crate) in_capsule_bytes: Option<InCapsuleBytes>,
+    pub(crate) transfer_kib_max: Option<TransferKib>,
+    pub(crate) keep_alive_s_min: Option<KeepAliveS>,
+    pub(crate) keep_alive_s_max: Option<KeepAliveS>,
+    pub(crate) tcp_congestion: Option<Congestion>,
+    pub(crate) header_digest: Option<bool>,
+    pub(crate) data_digest: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GrpcFile {
+    pub(crate) listen: Option<Listen<GRPC_PORT>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MetricsFile {
+    pub(crate) listen: Option<Listen<9502>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LogFile {
+    pub(crate) format: Option<LogFormat>,
+    pub(crate) level: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct IoFile {
+    pub(crate) slow_io_ms: Option<SlowMs>,
+    pub(crate) device_deadline_s: Option<DeadlineS>,
+}
+
+/// A device the configuration wants to exist (`[[device]]`): created, and shared if asked for, at every start unless
+/// it exists already.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeclaredDevice {
+    /// Device URI.
+    pub uri: String,
+    /// Export it over NVMe/TCP.
+    #[serde(default)]
+    pub share: bool,
+    /// Host NQNs that may connect; empty = any.
+    #[serde(default)]
+    pub allowed_hosts: Vec<String>,
+}
+
+/// Reads and checks the file at `path`.
+pub(crate) fn read(path: &Path) -> Result<FileTree, ConfigError> {
+    let place = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let fix = "give a readable file with --config FILE, or leave the flag out";
+        let kind = ConfigErrorKind::Unreadable;
+        ConfigError::new(
+            kind,
+            &place,
+            "",
+            format!("cannot be read ({}); {fix}", plain(&error)),
+        )
+    })?;
+    parse(&place, &text)
+}
+
+/// The operating system's words without its error number.
+fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// Parses `text`, whose name in errors is `place`.
+pub(crate) fn parse(place: &str, text: &str) -> Result<FileTree, ConfigError> {
+    let syntax = |error: &toml::de::Error| {
+        let problem = format!("{}; see https://toml.io for the syntax", error.message());
+        ConfigError::new(ConfigErrorKind::Syntax, at(place, text, error), "", problem)
+    };
+    let document = toml::Deserializer::parse(text).map_err(|error| syntax(&error))?;
+    serde_path_to_error::deserialize(document).map_err(|error| {
+        let path = error.path().to_string();
+        let inner = error.into_inner();
+        let place = at(place, text, &inner);
+        let message = inner.message();
+        match message
+            .strip_prefix("unknown field `")
+            .and_then(|rest| rest.split_once('`'))
+        {
+            Some((name, rest)) => {
+                let known = rest.split_once("expected ").map_or("", |(_, known)| known);
+                let known = known.trim_start_matches("one of ").replace('`', "");
+                // The path ends in the table or in the unknown key itself, depending on where it stands.
+                let table = path
+                    .strip_suffix(name)
+                    .unwrap_or(&path)
+                    .trim_end_matches('.');
+                let key = if table.is_empty() {
+                    name.to_owned()
+                } else {
+                    format!("{table}.{name}")
+                };
+                let problem = format!("unknown key; the keys here are {known}");
+                ConfigError::new(ConfigErrorKind::UnknownKey, place, key, problem)
+            }
+            None => ConfigError::new(ConfigErrorKind::BadValue, place, path, message),
+        }
+    })
+}
+
+/// `place` with the line of `error`.
+fn at(place: &str, text: &str, error: &toml::de::Error) -> String {
+    match error.span() {
+        Some(span) => {
+            let before = &text.as_bytes()[..span.start.min(text.len())];
+            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+            format!("{place}:{line}")
+        }
+        None => place.to_owned(),
+    }
+}

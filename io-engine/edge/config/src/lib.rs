@@ -1,0 +1,221 @@
+//! The typed configuration tree of io-engine.
+//!
+//! What it decides: which keys exist, their ranges and defaults, and how a file, flags and the environment are merged
+//! (flag over environment over file over default). What it does not: whether an address is free or a directory is
+//! writable; that is found out by using it.
+//!
+//! Invariants:
+//! - A [`Config`] that exists is valid: every number is in its range, every list bounded.
+//! - Nothing falls back silently. A key nobody knows, a value out of range or a file that cannot be read is a
+//!   [`ConfigError`], one line that names file, key and fix; the daemon prints it and exits with status 2.
+//! - Environment variables are read here ([`Environment`]) and nowhere else in the program.
+
+mod bounded;
+mod environment;
+mod error;
+mod file;
+pub mod limits;
+mod listen;
+mod merge;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use bounded::Bounded;
+pub use environment::Environment;
+pub use error::{ConfigError, ConfigErrorKind};
+pub use file::DeclaredDevice;
+pub use listen::{InterfaceAddress, Origin, select_interface};
+pub use merge::Overrides;
+pub use values::{
+    Congestion, CpuList, Driver, InCapsuleBytes, LogFormat, LogStyle, NodeName, TransferKib,
+};
+
+use limits::{ArenaMib, Connections, DeadlineS, KeepAliveS, QueueDepth, Queues, SlowMs, SpinUs};
+
+/// Exit status of the daemon for every [`ConfigError`].
+pub const EXIT_CONFIG: u8 = 2;
+
+/// Everything the engine is told at start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file that was read, if any.
+    pub file: Option<PathBuf>,
+    /// Name of this node.
+    pub node_name: NodeName,
+    /// Directory of the state store and its lock.
+    pub state_dir: PathBuf,
+    /// Reactors.
+    pub reactors: Reactors,
+    /// I/O memory.
+    pub memory: Memory,
+    /// The NVMe/TCP target.
+    pub nvmf: Nvmf,
+    /// Address of the gRPC server.
+    pub grpc: ListenAddress,
+    /// Address of the Prometheus endpoint; `None` serves none.
+    pub metrics: Option<ListenAddress>,
+    /// Logs.
+    pub log: Log,
+    /// Time limits of I/O.
+    pub io: Io,
+    /// Devices to create and share at start.
+    pub devices: Vec<DeclaredDevice>,
+}
+
+/// `[reactors]`
+#[derive(Clone, Debug)]
+pub struct Reactors {
+    /// One reactor a CPU. Default: the first CPU the process may run on.
+    pub cpus: CpuList,
+    /// How they wait.
+    pub driver: Driver,
+    /// Upper bound of spinning before sleeping.
+    pub spin_us_max: SpinUs,
+}
+
+/// `[memory]`
+#[derive(Clone, Debug)]
+pub struct Memory {
+    /// I/O memory of one reactor.
+    pub arena_mib: ArenaMib,
+}
+
+/// `[nvmf]`
+#[derive(Clone, Debug)]
+pub struct Nvmf {
+    /// Addresses to listen on, at least one.
+    pub listen: Vec<ListenAddress>,
+    /// Address told to clients when listening on all; `None` picks the one of the default route.
+    pub advertise: Option<IpAddr>,
+    /// Connections of all hosts on one reactor.
+    pub connections_max: Connections,
+    /// I/O queues a controller.
+    pub queues_max: Queues,
+    /// Entries a queue.
+    pub queue_depth_max: QueueDepth,
+    /// Data a command capsule may carry.
+    pub in_capsule_bytes: InCapsuleBytes,
+    /// Largest transfer of one command.
+    pub transfer_kib_max: TransferKib,
+    /// Shorter keep-alive timeouts are raised to this.
+    pub keep_alive_s_min: KeepAliveS,
+    /// Longer keep-alive timeouts are refused; a host that asks for none gets none.
+    pub keep_alive_s_max: KeepAliveS,
+    /// TCP congestion control of accepted connections; `None` leaves the system's.
+    pub tcp_congestion: Option<Congestion>,
+    /// Offer header digests.
+    pub header_digest: bool,
+    /// Offer data digests.
+    pub data_digest: bool,
+}
+
+/// `[log]`
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// Layout.
+    pub format: LogFormat,
+    /// Filter directives (`info`, `warn,engine=debug`).
+    pub level: String,
+    /// Where the filter came from.
+    pub level_origin: Origin,
+}
+
+/// `[io]`
+#[derive(Clone, Debug)]
+pub struct Io {
+    /// Commands slower than this are logged with their stages; zero logs none.
+    pub slow_io_ms: SlowMs,
+    /// A device operation not answered by then takes the device offline.
+    pub device_deadline_s: DeadlineS,
+}
+
+impl Io {
+    /// `slow_io_ms` as a duration; `None` when off.
+    pub fn slow_io(&self) -> Option<Duration> {
+        (self.slow_io_ms.get() > 0).then(|| Duration::from_millis(self.slow_io_ms.get().into()))
+    }
+
+    /// `device_deadline_s` as a duration.
+    pub fn device_deadline(&self) -> Duration {
+        Duration::from_secs(self.device_deadline_s.get().into())
+    }
+}
+
+/// An address to listen on, and the setting it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenAddress {
+    /// Address and port; port 0 lets the system choose.
+    pub address: SocketAddr,
+    /// The setting.
+    pub origin: Origin,
+}
+
+impl Config {
+    /// Merges the file named in `overrides`, the flags and the environment.
+    ///
+    /// # Errors
+    /// Every kind but `AddressInUse`.
+    pub fn load(overrides: &Overrides, environment: &Environment) -> Result<Self, ConfigError> {
+        let tree = match &overrides.config {
+            Some(path) => file::read(path)?,
+            None => file::FileTree::default(),
+        };
+        merge::merge(tree, overrides, environment)
+    }
+
+    /// Where a setting is to be looked for: the file, or the command line.
+    pub fn place(&self, origin: &Origin) -> String {
+        match (origin, &self.file) {
+            (Origin::Flag(_), _) => "command line".to_owned(),
+            (Origin::File(_) | Origin::Default(_), Some(file)) => file.display().to_string(),
+            (Origin::File(_) | Origin::Default(_), None) => "built-in configuration".to_owned(),
+        }
+    }
+
+    /// The error of an address that could not be listened on; `flag` is the flag that changes it.
+    pub fn address_error(
+        &self,
+        listen: &ListenAddress,
+        flag: &str,
+        error: &std::io::Error,
+        holder: Option<&str>,
+    ) -> ConfigError {
+        let address = listen.address;
+        let problem = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                let by = holder
+                    .map(|holder| format!(" by {holder}"))
+                    .unwrap_or_default();
+                format!(
+                    "{address} is in use{by}; stop it, or choose another port with {flag} ADDR:PORT"
+                )
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                format!(
+                    "{address} is refused by the system; choose a port above 1023 with {flag} ADDR:PORT"
+                )
+            }
+            std::io::ErrorKind::AddrNotAvailable => {
+                format!(
+                    "{address} is not an address of this machine; choose one with {flag} ADDR:PORT"
+                )
+            }
+            _ => format!(
+                "{address} cannot be listened on ({error}); choose another with {flag} ADDR:PORT"
+            ),
+        };
+        let kind = ConfigErrorKind::AddressInUse;
+        ConfigError::new(
+            kind,
+            self.place(&listen.origin),
+            listen.origin.to_string(),
+            problem,
+        )
+    }
+}

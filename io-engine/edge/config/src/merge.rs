@@ -1,0 +1,416 @@
+//! Merging: flag over environment over file over default, then the checks that span several keys.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::environment::Environment;
+use crate::error::{ConfigError, ConfigErrorKind};
+use crate::file::{FileTree, MemoryFile, NvmfFile, ReactorsFile};
+use crate::limits::{self, GRPC_PORT, NVMF_PORT};
+use crate::listen::{Listen, Origin, select_interface};
+use crate::values::{CpuList, NodeName};
+use crate::{Config, Io, ListenAddress, Log, Memory, Nvmf, Reactors};
+
+/// What the command line said, as text; checked while merging so that flag and file are refused alike.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--config FILE`
+    pub config: Option<PathBuf>,
+    /// `--state-dir DIR`
+    pub state_dir: Option<PathBuf>,
+    /// `--grpc ADDR:PORT`
+    pub grpc: Option<String>,
+    /// `-g`, `--grpc-endpoint` `IP[:PORT]`: upstream's older form of the above
+    pub grpc_endpoint: Option<String>,
+    /// `--grpc-ip IP` or the first positional argument
+    pub grpc_ip: Option<String>,
+    /// `--grpc-port PORT` or the second positional argument
+    pub grpc_port: Option<String>,
+    /// `--nvmf ADDR:PORT`, repeatable
+    pub nvmf: Vec<String>,
+    /// `-T`, `--tgt-iface` interface to listen on
+    pub interface: Option<String>,
+    /// `--metrics ADDR:PORT`
+    pub metrics: Option<String>,
+    /// `--driver auto|uring|epoll`
+    pub driver: Option<String>,
+    /// `--tcp-congestion NAME`
+    pub tcp_congestion: Option<String>,
+    /// `-l CPULIST`
+    pub cpus: Option<String>,
+    /// `-m MASK`
+    pub mask: Option<String>,
+    /// `-N NODE`
+    pub node_name: Option<String>,
+    /// `-F FORMAT`
+    pub log_format: Option<String>,
+    /// `--log-level FILTER`
+    pub log_level: Option<String>,
+}
+
+/// Parses the value of `flag`, if it was given.
+fn flag<T: FromStr<Err = String>>(
+    flag: &'static str,
+    value: &Option<String>,
+) -> Result<Option<T>, ConfigError> {
+    let parsed = value.as_deref().map(str::parse).transpose();
+    parsed.map_err(|problem| ConfigError::flag(flag, problem))
+}
+
+pub(crate) fn merge(
+    tree: FileTree,
+    flags: &Overrides,
+    environment: &Environment,
+) -> Result<Config, ConfigError> {
+    let place = flags
+        .config
+        .as_ref()
+        .map_or("built-in configuration".to_owned(), |file| {
+            file.display().to_string()
+        });
+    let reactors = reactors(&tree.reactors, flags, environment, &place)?;
+    let memory = memory(&tree.memory, &reactors, environment, &place)?;
+    let metrics_flag: Option<Listen<9502>> = flag("--metrics", &flags.metrics)?;
+    let metrics = match (metrics_flag, tree.metrics.listen) {
+        (Some(listen), _) => Some((listen, Origin::Flag("--metrics"))),
+        (None, Some(listen)) => Some((listen, Origin::File("metrics.listen"))),
+        (None, None) => None,
+    };
+    let metrics = metrics.map(|(listen, origin)| ListenAddress {
+        address: listen.0,
+        origin,
+    });
+    Ok(Config {
+        node_name: node_name(tree.node_name, flags, environment)?,
+        state_dir: state_dir(tree.state_dir, flags, environment)?,
+        nvmf: nvmf(tree.nvmf, flags, environment, &place)?,
+        grpc: grpc(tree.grpc.listen, flags)?,
+        metrics,
+        log: log(tree.log.format, tree.log.level, flags, environment)?,
+        io: Io {
+            slow_io_ms: tree.io.slow_io_ms.unwrap_or(limits::SLOW_MS),
+            device_deadline_s: tree.io.device_deadline_s.unwrap_or(limits::DEADLINE_S),
+        },
+        devices: tree.device,
+        file: flags.config.clone(),
+        reactors,
+        memory,
+    })
+}
+
+fn node_name(
+    file: Option<NodeName>,
+    flags: &Overrides,
+    environment: &Environment,
+) -> Result<NodeName, ConfigError> {
+    if let Some(name) = flag("-N", &flags.node_name)?.or(file) {
+        return Ok(name);
+    }
+    // A host name the kernel allows but we do not is not worth a refused start.
+    let host = environment
+        .hostname
+        .as_deref()
+        .and_then(|name| name.parse().ok());
+    Ok(host.unwrap_or_else(|| "mayastor-node".parse().expect("a valid node name")))
+}
+
+fn state_dir(
+    file: Option<PathBuf>,
+    flags: &Overrides,
+    environment: &Environment,
+) -> Result<PathBuf, ConfigError> {
+    if let Some(dir) = flags.state_dir.clone().or(file) {
+        return Ok(dir);
+    }
+    if environment.is_root {
+        return Ok(PathBuf::from("/var/lib/io-engine"));
+    }
+    let xdg = environment.xdg_state_home.clone();
+    let base = xdg.or_else(|| {
+        environment
+            .home
+            .as_ref()
+            .map(|home| home.join(".local/state"))
+    });
+    base.map(|base| base.join("io-engine")).ok_or_else(|| {
+        let problem = "neither XDG_STATE_HOME nor HOME names a directory for state; give one with --state-dir DIR";
+        ConfigError::new(ConfigErrorKind::BadValue, "environment", "state_dir", problem)
+    })
+}
+
+fn reactors(
+    file: &ReactorsFile,
+    flags: &Overrides,
+    environment: &Environment,
+    place: &str,
+) -> Result<Reactors, ConfigError> {
+    let list: Option<CpuList> = flag("-l", &flags.cpus)?;
+    let mask = flags.mask.as_deref().map(CpuList::from_mask).transpose();
+    let mask = mask.map_err(|problem| ConfigError::flag("-m", problem))?;
+    // Upstream: -l overrides -m.
+    let (cpus, place, key) = match (list, mask, &file.cpus) {
+        (Some(list), _, _) => (Some(list), "command line", "-l"),
+        (None, Some(mask), _) => (Some(mask), "command line", "-m"),
+        (None, None, Some(list)) => (Some(list.clone()), place, "reactors.cpus"),
+        (None, None, None) => (None, "", ""),
+    };
+    let allowed = &environment.cpus;
+    let cpus = match cpus {
+        Some(cpus) => {
+            if let Some(cpu) = cpus.as_slice().iter().find(|cpu| !allowed.contains(cpu)) {
+                let allowed: Vec<String> = allowed.iter().map(u32::to_string).collect();
+                let problem = format!(
+                    "CPU {cpu} does not exist or is not allowed to this process; use some of {}",
+                    allowed.join(",")
+                );
+                return Err(ConfigError::new(
+                    ConfigErrorKind::BadValue,
+                    place,
+                    key,
+                    problem,
+                ));
+            }
+            cpus
+        }
+        None => CpuList::new(vec![allowed.first().copied().unwrap_or(0)]).expect("one CPU"),
+    };
+    Ok(Reactors {
+        cpus,
+        driver: flag("--driver", &flags.driver)?
+            .or(file.driver)
+            .unwrap_or_default(),
+        spin_us_max: file.spin_us_max.unwrap_or(limits::SPIN_US),
+    })
+}
+
+fn memory(
+    file: &MemoryFile,
+    reactors: &Reactors,
+    environment: &Environment,
+    place: &str,
+) -> Result<Memory, ConfigError> {
+    let arena_mib = file.arena_mib.unwrap_or(limits::ARENA_MIB);
+    let count = reactors.cpus.as_slice().len() as u64;
+    let wanted = u64::from(arena_mib.get()) * count;
+    if let Some(there) = environment.memory_bytes.map(|bytes| bytes / (1024 * 1024)) {
+        // A quarter stays for the rest of the process, page cache and kernel buffers of sockets.
+        let usable = there - there / 4;
+        if wanted > usable {
+            let problem = format!(
+                "{count} reactors with {} MiB each do not fit in three quarters of the {there} MiB this process may \
+                 use; give at most {}, or fewer reactors",
+                arena_mib.get(),
+                usable / count
+            );
+            let kind = ConfigErrorKind::BadValue;
+            return Err(ConfigError::new(kind, place, "memory.arena_mib", problem));
+        }
+    }
+    Ok(Memory { arena_mib })
+}
+
+fn grpc(file: Option<Listen<GRPC_PORT>>, flags: &Overrides) -> Result<ListenAddress, ConfigError> {
+    if let Some(listen) = flag::<Listen<GRPC_PORT>>("--grpc", &flags.grpc)? {
+        return Ok(ListenAddress {
+            address: listen.0,
+            origin: Origin::Flag("--grpc"),
+        });
+    }
+    if let Some(listen) = flag::<Listen<GRPC_PORT>>("--grpc-endpoint", &flags.grpc_endpoint)? {
+        return Ok(ListenAddress {
+            address: listen.0,
+            origin: Origin::Flag("--grpc-endpoint"),
+        });
+    }
+    let base = file.map_or(SocketAddr::from(([0u16; 8], GRPC_PORT)), |listen| listen.0);
+    if flags.grpc_ip.is_none() && flags.grpc_port.is_none() {
+        let key = "grpc.listen";
+        let origin = if file.is_some() {
+            Origin::File(key)
+        } else {
+            Origin::Default(key)
+        };
+        return Ok(ListenAddress {
+            address: base,
+            origin,
+        });
+    }
+    let ip = match &flags.grpc_ip {
+        Some(text) => text.parse().map_err(|_| {
+            ConfigError::flag(
+                "--grpc-ip",
+                format!("'{text}' is not an IP address; write e.g. 0.0.0.0 or ::"),
+            )
+        })?,
+        None => base.ip(),
+    };
+    let port = match &flags.grpc_port {
+        Some(text) => text.parse().map_err(|_| {
+            ConfigError::flag(
+                "--grpc-port",
+                format!("'{text}' is not a port; give a number from 0 to 65535"),
+            )
+        })?,
+        None => base.port(),
+    };
+    let origin = Origin::Flag(if flags.grpc_port.is_some() {
+        "--grpc-port"
+    } else {
+        "--grpc-ip"
+    });
+    Ok(ListenAddress {
+        address: SocketAddr::new(ip, port),
+        origin,
+    })
+}
+
+fn nvmf(
+    file: NvmfFile,
+    flags: &Overrides,
+    environment: &Environment,
+    place: &str,
+) -> Result<Nvmf, ConfigError> {
+    let from_flag = match flags.interface.as_ref() {
+        Some(selector) => Some(("-T", selector)),
+        None => environment
+            .target_interface
+            .as_ref()
+            .map(|selector| ("NVMF_TGT_IFACE", selector)),
+    };
+    let interface: Option<(&'static str, IpAddr)> = match from_flag {
+        Some((flag, selector)) => {
+            let ip = select_interface(selector, &environment.interfaces);
+            Some((
+                flag,
+                ip.map_err(|problem| ConfigError::flag(flag, problem))?,
+            ))
+        }
+        None => None,
+    };
+    let listen = nvmf_listen(file.listen, flags, interface, place)?;
+    let keep_alive_s_min = file.keep_alive_s_min.unwrap_or(limits::KEEP_ALIVE_S_MIN);
+    let keep_alive_s_max = file.keep_alive_s_max.unwrap_or(limits::KEEP_ALIVE_S_MAX);
+    if keep_alive_s_min > keep_alive_s_max {
+        let problem = format!(
+            "{} is above nvmf.keep_alive_s_max ({}); lower it",
+            keep_alive_s_min.get(),
+            keep_alive_s_max.get()
+        );
+        let kind = ConfigErrorKind::BadValue;
+        return Err(ConfigError::new(
+            kind,
+            place,
+            "nvmf.keep_alive_s_min",
+            problem,
+        ));
+    }
+    let pod_ip = environment.pod_ip.as_deref().map(str::parse).transpose();
+    let pod_ip = pod_ip.map_err(|_| {
+        let problem = "is not an IP address; set it to one, or unset it";
+        ConfigError::new(
+            ConfigErrorKind::BadValue,
+            "environment",
+            "MY_POD_IP",
+            problem,
+        )
+    })?;
+    let advertise = file.advertise.or(interface.map(|(_, ip)| ip)).or(pod_ip);
+    Ok(Nvmf {
+        listen,
+        advertise,
+        connections_max: file.connections_max.unwrap_or(limits::CONNECTIONS),
+        queues_max: file.queues_max.unwrap_or(limits::QUEUES),
+        queue_depth_max: file.queue_depth_max.unwrap_or(limits::QUEUE_DEPTH),
+        in_capsule_bytes: file
+            .in_capsule_bytes
+            .unwrap_or(crate::InCapsuleBytes::DEFAULT),
+        transfer_kib_max: file.transfer_kib_max.unwrap_or(crate::TransferKib::DEFAULT),
+        keep_alive_s_min,
+        keep_alive_s_max,
+        tcp_congestion: flag("--tcp-congestion", &flags.tcp_congestion)?.or(file.tcp_congestion),
+        header_digest: file.header_digest.unwrap_or(true),
+        data_digest: file.data_digest.unwrap_or(true),
+    })
+}
+
+fn nvmf_listen(
+    file: Option<Vec<Listen<NVMF_PORT>>>,
+    flags: &Overrides,
+    interface: Option<(&'static str, IpAddr)>,
+    place: &str,
+) -> Result<Vec<ListenAddress>, ConfigError> {
+    let (addresses, origin, place) = if !flags.nvmf.is_empty() {
+        let parse = |text: &String| text.parse::<Listen<NVMF_PORT>>().map(|listen| listen.0);
+        let parsed: Result<Vec<SocketAddr>, String> = flags.nvmf.iter().map(parse).collect();
+        let parsed = parsed.map_err(|problem| ConfigError::flag("--nvmf", problem))?;
+        (parsed, Origin::Flag("--nvmf"), "command line")
+    } else if let Some((flag, ip)) = interface {
+        (
+            vec![SocketAddr::new(ip, NVMF_PORT)],
+            Origin::Flag(flag),
+            "command line",
+        )
+    } else if let Some(list) = file {
+        (
+            list.iter().map(|listen| listen.0).collect(),
+            Origin::File("nvmf.listen"),
+            place,
+        )
+    } else {
+        let all = SocketAddr::from(([0u16; 8], NVMF_PORT));
+        (vec![all], Origin::Default("nvmf.listen"), place)
+    };
+    let refuse = |problem: String| {
+        ConfigError::new(
+            ConfigErrorKind::BadValue,
+            place,
+            origin.to_string(),
+            problem,
+        )
+    };
+    if addresses.is_empty() || addresses.len() > limits::LISTENERS_MAX {
+        let most = limits::LISTENERS_MAX;
+        return Err(refuse(format!(
+            "{} addresses; give 1 to {most}",
+            addresses.len()
+        )));
+    }
+    for (index, address) in addresses.iter().enumerate() {
+        if address.port() != 0 && addresses[..index].contains(address) {
+            return Err(refuse(format!("{address} is named twice; remove one")));
+        }
+    }
+    Ok(addresses
+        .into_iter()
+        .map(|address| ListenAddress {
+            address,
+            origin: origin.clone(),
+        })
+        .collect())
+}
+
+fn log(
+    format: Option<crate::LogFormat>,
+    level: Option<String>,
+    flags: &Overrides,
+    environment: &Environment,
+) -> Result<Log, ConfigError> {
+    let (level, level_origin) = if let Some(level) = &flags.log_level {
+        (level.clone(), Origin::Flag("--log-level"))
+    } else if let Some(level) = &environment.rust_log {
+        (level.clone(), Origin::Flag("RUST_LOG"))
+    } else if let Some(level) = level {
+        (level, Origin::File("log.level"))
+    } else {
+        ("info".to_owned(), Origin::Default("log.level"))
+    };
+    let format = flag("-F", &flags.log_format)?
+        .or(format)
+        .unwrap_or_default();
+    Ok(Log {
+        format,
+        level,
+        level_origin,
+    })
+}

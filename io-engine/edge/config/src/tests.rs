@@ -1,0 +1,443 @@
+//! Golden error lines, and the order of precedence.
+
+use std::io::Write;
+use std::path::Path;
+
+use crate::{Config, ConfigErrorKind, Driver, Environment, LogStyle, Origin, Overrides};
+
+#[test]
+fn an_empty_file_gives_the_defaults() {
+    let config = load("").unwrap();
+    assert_eq!(config.grpc.address.to_string(), "[::]:10124");
+    assert_eq!(config.nvmf.listen[0].address.to_string(), "[::]:8420");
+    assert_eq!(config.reactors.cpus.as_slice(), [0]);
+    assert_eq!(config.reactors.driver, Driver::Auto);
+    assert_eq!(
+        config.state_dir,
+        Path::new("/home/u/.local/state/io-engine")
+    );
+    assert_eq!(config.node_name.as_str(), "node-1");
+    assert!(config.metrics.is_none() && config.devices.is_empty());
+    assert!(config.nvmf.header_digest && config.nvmf.data_digest);
+}
+
+#[test]
+fn every_key_arrives() {
+    let config = load(
+        r#"
+        node_name = "n7"
+        state_dir = "/srv/state"
+        [reactors]
+        cpus = "1-2"
+        driver = "epoll"
+        spin_us_max = 0
+        [memory]
+        arena_mib = 32
+        [nvmf]
+        listen = ["127.0.0.1:4420", "[::1]"]
+        advertise = "10.0.0.7"
+        connections_max = 10
+        queues_max = 4
+        queue_depth_max = 64
+        in_capsule_bytes = 8192
+        transfer_kib_max = 128
+        keep_alive_s_min = 2
+        keep_alive_s_max = 60
+        tcp_congestion = "reno"
+        header_digest = false
+        data_digest = false
+        [grpc]
+        listen = "127.0.0.1:0"
+        [metrics]
+        listen = "127.0.0.1"
+        [log]
+        format = "json,nodate"
+        level = "debug"
+        [io]
+        slow_io_ms = 5
+        device_deadline_s = 3
+        [[device]]
+        uri = "malloc:///m?size_mb=64"
+        share = true
+        allowed_hosts = ["nqn.2014-08.org.example:h"]
+        "#,
+    )
+    .unwrap();
+    assert_eq!(config.reactors.cpus.as_slice(), [1, 2]);
+    assert_eq!(config.reactors.spin_us_max.get(), 0);
+    let listen: Vec<String> = config
+        .nvmf
+        .listen
+        .iter()
+        .map(|l| l.address.to_string())
+        .collect();
+    assert_eq!(listen, ["127.0.0.1:4420", "[::1]:8420"]);
+    assert_eq!(config.nvmf.transfer_kib_max.bytes(), 131_072);
+    assert_eq!(config.nvmf.in_capsule_bytes.get(), 8_192);
+    assert_eq!(
+        config.nvmf.tcp_congestion.as_ref().unwrap().as_str(),
+        "reno"
+    );
+    assert_eq!(
+        config.metrics.as_ref().unwrap().address.to_string(),
+        "127.0.0.1:9502"
+    );
+    assert_eq!(config.log.format.style, LogStyle::Json);
+    assert!(!config.log.format.date);
+    assert_eq!(config.io.slow_io().unwrap().as_millis(), 5);
+    assert!(config.devices[0].share);
+}
+
+#[test]
+fn the_documented_example_is_accepted_and_holds_every_key() {
+    let document = include_str!("../../../../docs/configuration.md");
+    let (_, rest) = document.split_once("```toml\n").expect("an example");
+    let (example, _) = rest.split_once("```").expect("its end");
+    let config = load(example).unwrap();
+    assert_eq!(config.devices.len(), 2);
+    for table in [
+        "", "reactors", "memory", "nvmf", "grpc", "metrics", "log", "io", "device",
+    ] {
+        for key in keys_of(table) {
+            let in_example = example
+                .lines()
+                .any(|line| line.starts_with(&format!("{key} = ")));
+            assert!(in_example, "{table}.{key} is not in the example");
+            let name = format!("{table}.{key}");
+            let row = format!("| `{}` |", name.trim_start_matches('.'));
+            assert!(document.contains(&row), "no row {row}");
+        }
+    }
+}
+
+/// The keys of a table, as the refusal of an unknown one lists them; without those that are tables.
+fn keys_of(table: &str) -> Vec<String> {
+    let text = match table {
+        "" => "unknown = 1\n".to_owned(),
+        "device" => "[[device]]\nunknown = 1\n".to_owned(),
+        _ => format!("[{table}]\nunknown = 1\n"),
+    };
+    let line = refusal(&text);
+    let (_, keys) = line
+        .split_once("the keys here are ")
+        .expect("a list of keys");
+    let tables = [
+        "reactors", "memory", "nvmf", "grpc", "metrics", "log", "io", "device",
+    ];
+    // Two keys are listed with "or" between them.
+    keys.replace(" or ", ",")
+        .split(',')
+        .map(|key| key.trim().to_owned())
+        .filter(|key| !tables.contains(&key.as_str()))
+        .collect()
+}
+
+#[test]
+fn golden_lines_of_refused_files() {
+    for (text, line) in [
+        (
+            "[nvmf]\nlisten = [\"[::]:8420\"]\nport = 1\n",
+            "FILE:3: nvmf.port: unknown key; the keys here are listen, advertise, connections_max, queues_max, \
+             queue_depth_max, in_capsule_bytes, transfer_kib_max, keep_alive_s_min, keep_alive_s_max, tcp_congestion, header_digest, data_digest",
+        ),
+        (
+            "nvme = 1\n",
+            "FILE:1: nvme: unknown key; the keys here are node_name, state_dir, reactors, memory, nvmf, grpc, metrics, \
+             log, io, device",
+        ),
+        (
+            "[[device]]\nuri = \"malloc:///a\"\nshared = true\n",
+            "FILE:3: device[0].shared: unknown key; the keys here are uri, share, allowed_hosts",
+        ),
+        (
+            "[reactors]\nspin_us_max = 5000\n",
+            "FILE:2: reactors.spin_us_max: 5000 is out of range; give a number from 0 to 1000",
+        ),
+        (
+            "[memory]\narena_mib = -1\n",
+            "FILE:2: memory.arena_mib: -1 is out of range; give a number from 8 to 65536",
+        ),
+        (
+            "[memory]\narena_mib = \"64\"\n",
+            "FILE:2: memory.arena_mib: invalid type: string \"64\", expected a number from 8 to 65536",
+        ),
+        (
+            "[reactors]\ndriver = \"spdk\"\n",
+            "FILE:2: reactors.driver: 'spdk' is not a driver; use auto, uring or epoll",
+        ),
+        (
+            "[reactors]\ncpus = \"2-1\"\n",
+            "FILE:2: reactors.cpus: '2-1' is not a CPU list; write e.g. 1,2,10-20",
+        ),
+        (
+            "[reactors]\ncpus = \"9\"\n",
+            "FILE: reactors.cpus: CPU 9 does not exist or is not allowed to this process; use some of 0,1,2,3",
+        ),
+        (
+            "[grpc]\nlisten = \"localhost\"\n",
+            "FILE:2: grpc.listen: 'localhost' is not ADDR:PORT; write an IP address and a port, e.g. 0.0.0.0:10124 or \
+             [::]:10124",
+        ),
+        (
+            "[nvmf]\nin_capsule_bytes = 4097\n",
+            "FILE:2: nvmf.in_capsule_bytes: 4097 is not acceptable; give a multiple of 16 from 512 to 65536",
+        ),
+        (
+            "[nvmf]\ntransfer_kib_max = 96\n",
+            "FILE:2: nvmf.transfer_kib_max: 96 is not acceptable; give a power of two from 4 to 1024",
+        ),
+        (
+            "[nvmf]\nkeep_alive_s_min = 60\nkeep_alive_s_max = 30\n",
+            "FILE: nvmf.keep_alive_s_min: 60 is above nvmf.keep_alive_s_max (30); lower it",
+        ),
+        (
+            "[nvmf]\nlisten = []\n",
+            "FILE: nvmf.listen: 0 addresses; give 1 to 16",
+        ),
+        (
+            "[nvmf]\nlisten = [\"[::]\", \"[::]:8420\"]\n",
+            "FILE: nvmf.listen: [::]:8420 is named twice; remove one",
+        ),
+        (
+            "[memory]\narena_mib = 4096\n",
+            "FILE: memory.arena_mib: 1 reactors with 4096 MiB each do not fit in three quarters of the 2048 MiB this \
+             process may use; give at most 1536, or fewer reactors",
+        ),
+        (
+            "[log]\nformat = \"xml\"\n",
+            "FILE:2: log.format: 'xml' is not a log format; use human, compact or json, with color, nocolor, date, \
+             nodate, host or nohost, separated by commas",
+        ),
+    ] {
+        assert_eq!(refusal(text), line);
+    }
+}
+
+#[test]
+fn text_that_is_not_toml_names_file_and_line() {
+    let line = refusal("[grpc]\nlisten = \n");
+    assert!(line.starts_with("FILE:2: "), "{line}");
+    assert!(
+        line.ends_with("; see https://toml.io for the syntax"),
+        "{line}"
+    );
+    assert_eq!(line.lines().count(), 1);
+}
+
+#[test]
+fn a_missing_file_is_refused_by_name() {
+    let flags = Overrides {
+        config: Some("/nonexistent/x.toml".into()),
+        ..Overrides::default()
+    };
+    let error = Config::load(&flags, &environment()).unwrap_err();
+    assert_eq!(error.kind(), ConfigErrorKind::Unreadable);
+    assert_eq!(
+        error.to_string(),
+        "/nonexistent/x.toml: cannot be read (No such file or directory); give a readable file with --config FILE, \
+         or leave the flag out"
+    );
+}
+
+#[test]
+fn a_flag_beats_the_file() {
+    let file = file(
+        "state_dir = \"/srv/a\"\n[grpc]\nlisten = \"127.0.0.1:1\"\n[reactors]\ncpus = \"1\"\n",
+    );
+    let flags = Overrides {
+        config: Some(file.path().to_owned()),
+        state_dir: Some("/srv/b".into()),
+        grpc: Some("127.0.0.1:2".into()),
+        cpus: Some("3".into()),
+        mask: Some("0x1".into()),
+        ..Overrides::default()
+    };
+    let config = Config::load(&flags, &environment()).unwrap();
+    assert_eq!(config.state_dir, Path::new("/srv/b"));
+    assert_eq!(config.grpc.address.port(), 2);
+    assert_eq!(config.grpc.origin, Origin::Flag("--grpc"));
+    assert_eq!(config.reactors.cpus.as_slice(), [3], "-l overrides -m");
+}
+
+#[test]
+fn golden_lines_of_refused_flags() {
+    let cases: [(Overrides, &str); 5] = [
+        (
+            Overrides {
+                grpc: Some("x".into()),
+                ..Overrides::default()
+            },
+            "command line: --grpc: 'x' is not ADDR:PORT; write an IP address and a port, e.g. 0.0.0.0:10124 or \
+             [::]:10124",
+        ),
+        (
+            Overrides {
+                mask: Some("0xz".into()),
+                ..Overrides::default()
+            },
+            "command line: -m: '0xz' is not a CPU mask; write e.g. 0x3 for CPUs 0 and 1",
+        ),
+        (
+            Overrides {
+                grpc_port: Some("70000".into()),
+                ..Overrides::default()
+            },
+            "command line: --grpc-port: '70000' is not a port; give a number from 0 to 65535",
+        ),
+        (
+            Overrides {
+                interface: Some("name:eth9".into()),
+                ..Overrides::default()
+            },
+            "command line: -T: no interface matches 'name:eth9'; there are: lo (127.0.0.1), eth0 (fe80::1), eth0 \
+             (10.1.2.3)",
+        ),
+        (
+            Overrides {
+                tcp_congestion: Some("no such".into()),
+                ..Overrides::default()
+            },
+            "command line: --tcp-congestion: 'no such' is not a congestion control algorithm; see \
+             /proc/sys/net/ipv4/tcp_available_congestion_control",
+        ),
+    ];
+    for (flags, line) in cases {
+        assert_eq!(
+            Config::load(&flags, &environment())
+                .unwrap_err()
+                .to_string(),
+            line
+        );
+    }
+}
+
+#[test]
+fn upstreams_ways_to_name_the_grpc_address_agree() {
+    for flags in [
+        Overrides {
+            grpc_endpoint: Some("10.0.0.1:99".into()),
+            ..Overrides::default()
+        },
+        Overrides {
+            grpc_ip: Some("10.0.0.1".into()),
+            grpc_port: Some("99".into()),
+            ..Overrides::default()
+        },
+    ] {
+        let config = Config::load(&flags, &environment()).unwrap();
+        assert_eq!(config.grpc.address.to_string(), "10.0.0.1:99");
+    }
+    let flags = Overrides {
+        grpc_endpoint: Some("10.0.0.1".into()),
+        ..Overrides::default()
+    };
+    let config = Config::load(&flags, &environment()).unwrap();
+    assert_eq!(config.grpc.address.to_string(), "10.0.0.1:10124");
+}
+
+#[test]
+fn an_interface_is_found_by_name_address_mac_and_subnet() {
+    for selector in [
+        "eth0",
+        "name:eth0",
+        "ip:10.1.2.3",
+        "subnet:10.1.0.0/16",
+        "mac:02:00:00:00:00:01",
+    ] {
+        let flags = Overrides {
+            interface: Some(selector.into()),
+            ..Overrides::default()
+        };
+        let config = Config::load(&flags, &environment()).unwrap();
+        assert_eq!(
+            config.nvmf.listen[0].address.to_string(),
+            "10.1.2.3:8420",
+            "{selector}"
+        );
+        assert_eq!(config.nvmf.advertise.unwrap().to_string(), "10.1.2.3");
+    }
+}
+
+#[test]
+fn the_default_state_directory_follows_the_user() {
+    let root = Environment {
+        is_root: true,
+        ..environment()
+    };
+    let config = Config::load(&Overrides::default(), &root).unwrap();
+    assert_eq!(config.state_dir, Path::new("/var/lib/io-engine"));
+    let xdg = Environment {
+        xdg_state_home: Some("/x".into()),
+        ..environment()
+    };
+    let config = Config::load(&Overrides::default(), &xdg).unwrap();
+    assert_eq!(config.state_dir, Path::new("/x/io-engine"));
+    let nowhere = Environment {
+        home: None,
+        ..environment()
+    };
+    let error = Config::load(&Overrides::default(), &nowhere).unwrap_err();
+    assert!(error.to_string().ends_with("give one with --state-dir DIR"));
+}
+
+#[test]
+fn a_port_in_use_names_place_key_holder_and_fix() {
+    let config = load("[grpc]\nlisten = \"127.0.0.1:7\"\n").unwrap();
+    let in_use = std::io::Error::from(std::io::ErrorKind::AddrInUse);
+    let error = config.address_error(&config.grpc, "--grpc", &in_use, Some("pid 12 (io-engine)"));
+    let file = config.file.as_ref().unwrap().display().to_string();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "{file}: grpc.listen: 127.0.0.1:7 is in use by pid 12 (io-engine); stop it, or choose another port with \
+             --grpc ADDR:PORT"
+        )
+    );
+}
+
+fn environment() -> Environment {
+    let interface = |name: &str, mac: &str, ip: &str| crate::InterfaceAddress {
+        name: name.into(),
+        mac: mac.into(),
+        ip: ip.parse().unwrap(),
+    };
+    Environment {
+        home: Some("/home/u".into()),
+        hostname: Some("node-1".into()),
+        cpus: vec![0, 1, 2, 3],
+        memory_bytes: Some(2 << 30),
+        interfaces: vec![
+            interface("lo", "00:00:00:00:00:00", "127.0.0.1"),
+            interface("eth0", "02:00:00:00:00:01", "fe80::1"),
+            interface("eth0", "02:00:00:00:00:01", "10.1.2.3"),
+        ],
+        ..Environment::default()
+    }
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn load(text: &str) -> Result<Config, crate::ConfigError> {
+    let file = file(text);
+    let flags = Overrides {
+        config: Some(file.path().to_owned()),
+        ..Overrides::default()
+    };
+    Config::load(&flags, &environment())
+}
+
+fn refusal(text: &str) -> String {
+    let file = file(text);
+    let flags = Overrides {
+        config: Some(file.path().to_owned()),
+        ..Overrides::default()
+    };
+    let error = Config::load(&flags, &environment()).expect_err(text);
+    error
+        .to_string()
+        .replace(&file.path().display().to_string(), "FILE")
+}
