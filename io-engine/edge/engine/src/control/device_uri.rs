@@ -1,0 +1,146 @@
+//! What the control side reads from a device URI: the name it will have, and the flags about an existing device.
+//!
+//! Everything else in it is the driver's to check.
+
+use sdk::uri::{DeviceUri, UriError};
+
+use super::dataplane::{Problem, ProblemKind};
+
+/// A device URI, as far as the control side reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// The URI as given.
+    pub(super) text: String,
+    /// Its scheme.
+    pub(super) scheme: String,
+    /// Name of the device: the path, for devices in memory without its leading slash.
+    pub(super) name: String,
+    /// What is asked of a device that exists already.
+    pub(super) existing: Existing,
+}
+
+/// What a URI asks of a device that exists already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Existing {
+    /// Nothing: creating it again is refused.
+    Refuse,
+    /// `rescan`: take over the size of the medium.
+    Rescan,
+    /// `resize`: make it so large.
+    Resize {
+        /// `num_blocks`, or `None` when `size_bytes` is given.
+        blocks: Option<u64>,
+        /// `size_mb` in bytes.
+        size_bytes: Option<u64>,
+    },
+}
+
+impl Wanted {
+    /// Reads `text`.
+    ///
+    /// # Errors
+    /// `InvalidUri`.
+    pub(super) fn parse(text: &str) -> Result<Self, Problem> {
+        Self::read(text).map_err(|error| Problem::new(ProblemKind::InvalidUri, error.to_string()))
+    }
+
+    fn read(text: &str) -> Result<Self, UriError> {
+        let mut uri = DeviceUri::parse(text)?;
+        let in_memory = matches!(uri.scheme(), "malloc" | "null");
+        let path = uri.path();
+        let name = if in_memory {
+            path.strip_prefix('/').unwrap_or(path)
+        } else {
+            path
+        };
+        if name.trim_matches('/').is_empty() {
+            return Err(UriError::Malformed {
+                uri: text.to_owned(),
+                reason: "names no device; write e.g. aio:///path or malloc:///name?size_mb=64",
+            });
+        }
+        let name = name.to_owned();
+        let scheme = uri.scheme().to_owned();
+        let existing = if uri.take_flag("rescan")? {
+            Existing::Rescan
+        } else if uri.take_flag("resize")? {
+            let bytes = uri
+                .take_number("size_mb")?
+                .map(|mb| mb.saturating_mul(1 << 20));
+            Existing::Resize {
+                blocks: uri.take_number("num_blocks")?,
+                size_bytes: bytes,
+            }
+        } else {
+            Existing::Refuse
+        };
+        Ok(Self {
+            text: text.to_owned(),
+            scheme,
+            name,
+            existing,
+        })
+    }
+
+    /// The URI without `resize` and `rescan`: what opens the device again after a restart.
+    pub(super) fn lasting(&self) -> String {
+        let Some((place, query)) = self.text.split_once('?') else {
+            return self.text.clone();
+        };
+        let lasts = |pair: &&str| {
+            let name = pair.split('=').next().unwrap_or_default();
+            !pair.is_empty() && name != "resize" && name != "rescan"
+        };
+        let kept: Vec<&str> = query.split('&').filter(lasts).collect();
+        if kept.is_empty() {
+            place.to_owned()
+        } else {
+            format!("{place}?{}", kept.join("&"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_scheme() {
+        let name = |uri: &str| Wanted::parse(uri).unwrap().name;
+        assert_eq!(name("malloc:///m0?size_mb=4"), "m0");
+        assert_eq!(name("null:///a/b?size_mb=4"), "a/b");
+        assert_eq!(name("aio:///dev/sdb"), "/dev/sdb");
+        assert_eq!(name("uring:///tmp/my%20disk?blk_size=4096"), "/tmp/my disk");
+        for bad in [
+            "aio://",
+            "malloc:///",
+            "aio:///",
+            "plain",
+            "aio:///x?rescan=maybe",
+        ] {
+            assert_eq!(
+                Wanted::parse(bad).unwrap_err().kind(),
+                ProblemKind::InvalidUri,
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn flags_about_an_existing_device_do_not_last() {
+        let wanted = Wanted::parse("malloc:///m?size_mb=8&resize&uuid=x").unwrap();
+        assert_eq!(
+            wanted.existing,
+            Existing::Resize {
+                blocks: None,
+                size_bytes: Some(8 << 20)
+            }
+        );
+        assert_eq!(wanted.lasting(), "malloc:///m?size_mb=8&uuid=x");
+        let wanted = Wanted::parse("aio:///f?rescan").unwrap();
+        assert_eq!(
+            (wanted.existing, wanted.lasting().as_str()),
+            (Existing::Rescan, "aio:///f")
+        );
+    }
+}

@@ -1,0 +1,305 @@
+//! A data plane made of lists, for tests of everything above it: it obeys, remembers, and fails on demand.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use sdk::uri::DeviceUri;
+use uuid::Uuid;
+
+use super::dataplane::{
+    ControllerInfo, DataPlane, DeviceHandle, DeviceInfo, InflightIo, NamespaceSpec, Problem,
+    ProblemKind, ReactorStats, SubsystemSpec,
+};
+use super::stats::{IoStats, OpKind};
+
+/// The data plane; tests share it with the engine by `Arc`.
+#[derive(Debug, Default)]
+pub struct FakePlane {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    devices: BTreeMap<DeviceHandle, DeviceInfo>,
+    subsystems: BTreeMap<String, SubsystemSpec>,
+    stats: BTreeMap<DeviceHandle, IoStats>,
+    broken: BTreeSet<String>,
+    hanging: BTreeSet<String>,
+    refuse_subsystems: bool,
+    handles: u64,
+}
+
+impl FakePlane {
+    /// Makes every opening of a device of this name fail, or succeed again.
+    pub fn break_device(&self, name: &str, broken: bool) {
+        let mut inner = self.lock();
+        if broken {
+            inner.broken.insert(name.to_owned());
+        } else {
+            inner.broken.remove(name);
+        }
+    }
+
+    /// Makes every opening of a device of this name take an hour.
+    pub fn hang_device(&self, name: &str) {
+        self.lock().hanging.insert(name.to_owned());
+    }
+
+    /// Makes `add_subsystem` fail, or succeed again.
+    pub fn refuse_subsystems(&self, refuse: bool) {
+        self.lock().refuse_subsystems = refuse;
+    }
+
+    /// Pretends that the device `name` was read from once.
+    pub fn count_read(&self, name: &str, bytes: u64, ns: u64) {
+        let mut inner = self.lock();
+        let handle = inner
+            .devices
+            .values()
+            .find(|info| info.name == name)
+            .map(|info| info.handle);
+        if let Some(handle) = handle {
+            inner
+                .stats
+                .entry(handle)
+                .or_default()
+                .of_mut(OpKind::Read)
+                .record(bytes, ns, false);
+        }
+    }
+
+    /// Names of the open devices.
+    pub fn open_devices(&self) -> Vec<String> {
+        self.lock()
+            .devices
+            .values()
+            .map(|info| info.name.clone())
+            .collect()
+    }
+
+    /// What is served.
+    pub fn served(&self) -> Vec<SubsystemSpec> {
+        self.lock().subsystems.values().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn invalid(detail: impl ToString) -> Problem {
+    Problem::new(ProblemKind::InvalidUri, detail.to_string())
+}
+
+fn missing(what: &str) -> Problem {
+    Problem::new(ProblemKind::NotFound, format!("{what} is not there"))
+}
+
+#[async_trait]
+impl DataPlane for FakePlane {
+    async fn open_device(&self, text: &str) -> Result<DeviceInfo, Problem> {
+        let mut uri = DeviceUri::parse(text).map_err(invalid)?;
+        if !matches!(uri.scheme(), "malloc" | "null" | "aio") {
+            return Err(invalid(format!(
+                "device URI scheme '{}' is unknown; use one of: malloc",
+                uri.scheme()
+            )));
+        }
+        let name = match uri.scheme() {
+            "aio" => uri.path().to_owned(),
+            _ => uri.path().trim_start_matches('/').to_owned(),
+        };
+        let size_mb = uri.take_number("size_mb").map_err(invalid)?.unwrap_or(1);
+        let uuid = uri.take_uuid().map_err(invalid)?.map(Uuid::from_bytes);
+        uri.finish().map_err(invalid)?;
+        if self.lock().hanging.contains(&name) {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+        }
+        let mut inner = self.lock();
+        if inner.broken.contains(&name) {
+            return Err(missing(&name));
+        }
+        inner.handles += 1;
+        let info = DeviceInfo {
+            handle: DeviceHandle(inner.handles),
+            name,
+            product_name: "Fake disk".to_owned(),
+            block_size: 512,
+            blocks: size_mb * 2048,
+            uuid,
+            capabilities: "nothing native".to_owned(),
+        };
+        inner.devices.insert(info.handle, info.clone());
+        Ok(info)
+    }
+
+    async fn close_device(&self, handle: DeviceHandle) -> Result<(), Problem> {
+        let mut inner = self.lock();
+        let used = inner
+            .subsystems
+            .values()
+            .flat_map(|spec| &spec.namespaces)
+            .any(|ns| ns.device == handle);
+        if used {
+            return Err(Problem::new(
+                ProblemKind::Busy,
+                "a namespace refers to the device",
+            ));
+        }
+        inner
+            .devices
+            .remove(&handle)
+            .map(|_| ())
+            .ok_or_else(|| missing("the device"))
+    }
+
+    async fn resize_device(
+        &self,
+        handle: DeviceHandle,
+        blocks: Option<u64>,
+    ) -> Result<u64, Problem> {
+        let mut inner = self.lock();
+        let info = inner
+            .devices
+            .get_mut(&handle)
+            .ok_or_else(|| missing("the device"))?;
+        // A medium that is looked at again has grown by a block.
+        info.blocks = blocks.unwrap_or(info.blocks + 1);
+        Ok(info.blocks)
+    }
+
+    async fn add_subsystem(&self, spec: SubsystemSpec) -> Result<(), Problem> {
+        let mut inner = self.lock();
+        if inner.refuse_subsystems {
+            return Err(Problem::new(
+                ProblemKind::ResourceExhausted,
+                "no room for a subsystem",
+            ));
+        }
+        if inner.subsystems.contains_key(&spec.nqn) {
+            return Err(Problem::new(
+                ProblemKind::AlreadyExists,
+                "the subsystem exists",
+            ));
+        }
+        inner.subsystems.insert(spec.nqn.clone(), spec);
+        Ok(())
+    }
+
+    async fn remove_subsystem(&self, nqn: &str) -> Result<(), Problem> {
+        self.lock()
+            .subsystems
+            .remove(nqn)
+            .map(|_| ())
+            .ok_or_else(|| missing(nqn))
+    }
+
+    async fn set_allowed_hosts(
+        &self,
+        nqn: &str,
+        hosts: Option<Vec<String>>,
+    ) -> Result<(), Problem> {
+        let mut inner = self.lock();
+        let spec = inner.subsystems.get_mut(nqn).ok_or_else(|| missing(nqn))?;
+        spec.allowed_hosts = hosts;
+        Ok(())
+    }
+
+    async fn add_namespace(&self, nqn: &str, namespace: NamespaceSpec) -> Result<(), Problem> {
+        let mut inner = self.lock();
+        let spec = inner.subsystems.get_mut(nqn).ok_or_else(|| missing(nqn))?;
+        spec.namespaces.push(namespace);
+        Ok(())
+    }
+
+    async fn remove_namespace(&self, nqn: &str, nsid: u32) -> Result<(), Problem> {
+        let mut inner = self.lock();
+        let spec = inner.subsystems.get_mut(nqn).ok_or_else(|| missing(nqn))?;
+        spec.namespaces.retain(|namespace| namespace.nsid != nsid);
+        Ok(())
+    }
+
+    async fn device_stats(&self) -> Vec<(DeviceHandle, IoStats)> {
+        let inner = self.lock();
+        let stats = |handle: &DeviceHandle| inner.stats.get(handle).cloned().unwrap_or_default();
+        inner
+            .devices
+            .keys()
+            .map(|handle| (*handle, stats(handle)))
+            .collect()
+    }
+
+    async fn subsystem_stats(&self) -> Vec<(String, IoStats)> {
+        self.lock()
+            .subsystems
+            .keys()
+            .map(|nqn| (nqn.clone(), IoStats::default()))
+            .collect()
+    }
+
+    async fn reset_stats(&self) {
+        self.lock().stats.clear();
+    }
+
+    async fn drop_counts(&self) -> Vec<(&'static str, u64)> {
+        vec![("bad_pdu", 3), ("connect_timeout", 0)]
+    }
+
+    async fn reactors(&self) -> Vec<ReactorStats> {
+        vec![ReactorStats {
+            cpu: Some(0),
+            driver: "epoll".to_owned(),
+            busy_ns: 1,
+            spin_ns: 2,
+            sleep_ns: 997,
+            ..ReactorStats::default()
+        }]
+    }
+
+    async fn inflight(&self, limit: usize) -> Vec<InflightIo> {
+        let inner = self.lock();
+        let ios = inner.subsystems.values().filter_map(|spec| {
+            let namespace = spec.namespaces.first()?;
+            Some(InflightIo {
+                subnqn: spec.nqn.clone(),
+                hostnqn: "nqn.2014-08.org.example:host".to_owned(),
+                cntlid: 1,
+                qid: 1,
+                cid: 7,
+                nsid: namespace.nsid,
+                device: Some(namespace.device),
+                operation: "read".to_owned(),
+                lba: 8,
+                blocks: 16,
+                stages: vec![
+                    ("received".to_owned(), Duration::ZERO),
+                    ("submitted".to_owned(), Duration::from_micros(3)),
+                ],
+                age: Duration::from_millis(2),
+            })
+        });
+        ios.take(limit).collect()
+    }
+
+    async fn controllers(&self) -> Vec<ControllerInfo> {
+        let inner = self.lock();
+        let controllers = inner.subsystems.keys().map(|nqn| ControllerInfo {
+            subnqn: nqn.clone(),
+            hostnqn: "nqn.2014-08.org.example:host".to_owned(),
+            hostid: Uuid::from_u128(7),
+            cntlid: 1,
+            io_queues: 2,
+            kato_ms: 5000,
+            peer: Some(SocketAddr::from(([10, 0, 0, 9], 40_000))),
+            since: SystemTime::UNIX_EPOCH + Duration::from_secs(1),
+        });
+        controllers.collect()
+    }
+
+    fn listeners(&self) -> Vec<SocketAddr> {
+        vec![SocketAddr::from(([127, 0, 0, 1], 8420))]
+    }
+}

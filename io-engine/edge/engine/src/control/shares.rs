@@ -1,0 +1,359 @@
+//! Serving devices: shares, allow lists, namespaces.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::dataplane::{NamespaceSpec, Problem, ProblemKind};
+use super::registry::{SubsystemEntry, no_device};
+use super::{Bdev, Engine, SubsystemView, identity};
+use crate::store::{Change, NamespaceRecord, SubsystemRecord};
+
+/// Hosts on one allow list; more are refused.
+pub(super) const ALLOWED_HOSTS_MAX: usize = 1024;
+/// Namespaces of one subsystem, and the largest nsid; more are refused.
+pub(super) const NAMESPACES_MAX: u32 = 256;
+/// Subsystems of one engine; more are refused (as many as the system we must be able to replace).
+pub(super) const SUBSYSTEMS_MAX: usize = 2048;
+
+impl Engine {
+    /// Exports a device under its own NQN, as namespace 1. `hosts` may connect; an empty list lets any host in.
+    ///
+    /// Sharing what is shared succeeds; a list that is not empty then replaces the allow list, an empty one leaves it
+    /// (opening a restricted share to everybody takes [`Engine::set_allowed_hosts`]).
+    ///
+    /// # Errors
+    /// `NotFound`, `Busy` while the device is faulted, `InvalidArgument` for a bad NQN, `ResourceExhausted`.
+    pub async fn share_bdev(
+        self: &Arc<Self>,
+        name: &str,
+        hosts: Vec<String>,
+    ) -> Result<Bdev, Problem> {
+        let hosts = checked_hosts(hosts)?;
+        let name = name.to_owned();
+        self.change(|engine| async move { engine.share(&name, hosts).await })
+            .await
+    }
+
+    /// Stops exporting a device. A device that is not exported or does not exist is left alone.
+    ///
+    /// # Errors
+    /// `Busy` while its subsystem has further namespaces.
+    pub async fn unshare_bdev(self: &Arc<Self>, name: &str) -> Result<(), Problem> {
+        let name = name.to_owned();
+        self.change(|engine| async move { engine.unshare(&name).await })
+            .await
+    }
+
+    /// Replaces the allow list of a subsystem; `None` lets any host in, an empty list none.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidArgument` for a bad NQN.
+    pub async fn set_allowed_hosts(
+        self: &Arc<Self>,
+        nqn: &str,
+        hosts: Option<Vec<String>>,
+    ) -> Result<SubsystemView, Problem> {
+        let hosts = hosts.map(checked_hosts).transpose()?;
+        let nqn = nqn.to_owned();
+        self.change(|engine| async move {
+            engine.replace_hosts(&nqn, hosts).await?;
+            engine.subsystem(&nqn)
+        })
+        .await
+    }
+
+    /// Adds a device to a subsystem, under `nsid` or the lowest free one.
+    ///
+    /// # Errors
+    /// `NotFound`, `AlreadyExists` (the nsid, or the device in this subsystem), `InvalidArgument`, `Busy` while the
+    /// device is faulted, `ResourceExhausted`.
+    pub async fn add_namespace(
+        self: &Arc<Self>,
+        nqn: &str,
+        bdev: &str,
+        nsid: Option<u32>,
+    ) -> Result<SubsystemView, Problem> {
+        let (nqn, bdev) = (nqn.to_owned(), bdev.to_owned());
+        self.change(|engine| async move {
+            engine.attach(&nqn, &bdev, nsid).await?;
+            engine.subsystem(&nqn)
+        })
+        .await
+    }
+
+    /// Takes a namespace out of a subsystem; its reservations are forgotten.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn remove_namespace(
+        self: &Arc<Self>,
+        nqn: &str,
+        nsid: u32,
+    ) -> Result<SubsystemView, Problem> {
+        let nqn = nqn.to_owned();
+        self.change(|engine| async move {
+            engine.detach(&nqn, nsid).await?;
+            engine.subsystem(&nqn)
+        })
+        .await
+    }
+
+    pub(super) async fn share(
+        self: &Arc<Self>,
+        name: &str,
+        hosts: Vec<String>,
+    ) -> Result<Bdev, Problem> {
+        let nqn = identity::nqn_of(name);
+        let shared = self.read().subsystems.contains_key(&nqn);
+        if shared {
+            if !hosts.is_empty() {
+                self.replace_hosts(&nqn, Some(hosts)).await?;
+            }
+            return self.bdev(name).ok_or_else(|| no_device(name));
+        }
+        let record = {
+            let state = self.read();
+            let (device, _) = state.open_device(name)?;
+            identity::validate_nqn("the subsystem of this device would be", &nqn)?;
+            if state.subsystems.len() >= SUBSYSTEMS_MAX {
+                let detail = format!(
+                    "{SUBSYSTEMS_MAX} subsystems exist, which is the most; unshare another device"
+                );
+                return Err(Problem::new(ProblemKind::ResourceExhausted, detail));
+            }
+            SubsystemRecord {
+                serial: identity::serial_of(device.uuid),
+                allowed_hosts: (!hosts.is_empty()).then_some(hosts),
+                namespaces: vec![NamespaceRecord {
+                    nsid: 1,
+                    device: name.to_owned(),
+                    uuid: device.uuid,
+                    nguid: device.uuid,
+                }],
+            }
+        };
+        let spec = self.read().spec(&nqn, &record)?;
+        self.persist(vec![Change::PutSubsystem(nqn.clone(), record.clone())])
+            .await?;
+        if let Err(problem) = self.plane().add_subsystem(spec).await {
+            self.persist(vec![Change::RemoveSubsystem(nqn)]).await?;
+            return Err(problem);
+        }
+        tracing::info!(%nqn, device = %name, "device shared");
+        self.write().subsystems.insert(
+            nqn,
+            SubsystemEntry {
+                record,
+                online: Ok(()),
+            },
+        );
+        self.bdev(name).ok_or_else(|| no_device(name))
+    }
+
+    async fn unshare(self: &Arc<Self>, name: &str) -> Result<(), Problem> {
+        let nqn = identity::nqn_of(name);
+        let namespaces = match self.read().subsystems.get(&nqn) {
+            Some(entry) => entry.record.namespaces.clone(),
+            None => return Ok(()),
+        };
+        if let Some(other) = namespaces.iter().find(|namespace| namespace.device != name) {
+            let detail = format!(
+                "subsystem '{nqn}' also serves device '{}'; remove namespace {} first (subsystem ns remove)",
+                other.device, other.nsid
+            );
+            return Err(Problem::new(ProblemKind::Busy, detail));
+        }
+        self.persist(vec![Change::RemoveSubsystem(nqn.clone())])
+            .await?;
+        self.withdraw(&nqn).await;
+        tracing::info!(%nqn, "device unshared");
+        Ok(())
+    }
+
+    async fn replace_hosts(&self, nqn: &str, hosts: Option<Vec<String>>) -> Result<(), Problem> {
+        let entry = self.read().subsystem(nqn)?.clone();
+        let record = SubsystemRecord {
+            allowed_hosts: hosts.clone(),
+            ..entry.record
+        };
+        self.persist(vec![Change::PutSubsystem(nqn.to_owned(), record.clone())])
+            .await?;
+        self.remember(nqn, record);
+        if entry.online.is_ok() {
+            self.plane().set_allowed_hosts(nqn, hosts).await?;
+        }
+        tracing::info!(%nqn, "allow list replaced");
+        Ok(())
+    }
+
+    async fn attach(&self, nqn: &str, bdev: &str, nsid: Option<u32>) -> Result<(), Problem> {
+        let (before, record, spec) = {
+            let state = self.read();
+            let entry = state.subsystem(nqn)?;
+            let (device, info) = state.open_device(bdev)?;
+            let nsid = free_nsid(nqn, &entry.record, nsid)?;
+            if let Some(there) = entry
+                .record
+                .namespaces
+                .iter()
+                .find(|namespace| namespace.device == bdev)
+            {
+                let detail = format!(
+                    "device '{bdev}' is namespace {} of '{nqn}' already",
+                    there.nsid
+                );
+                return Err(Problem::new(ProblemKind::AlreadyExists, detail));
+            }
+            let uuid = device.uuid;
+            let mut record = entry.record.clone();
+            record.namespaces.push(NamespaceRecord {
+                nsid,
+                device: bdev.to_owned(),
+                uuid,
+                nguid: uuid,
+            });
+            record.namespaces.sort_by_key(|namespace| namespace.nsid);
+            let spec = NamespaceSpec {
+                nsid,
+                device: info.handle,
+                uuid,
+                nguid: *uuid.as_bytes(),
+            };
+            (entry.clone(), record, spec)
+        };
+        let nsid = spec.nsid;
+        // A reservation left by an earlier namespace of this id must not be believed of this one.
+        self.persist(vec![
+            Change::RemoveReservations(nqn.to_owned(), Some(nsid)),
+            Change::PutSubsystem(nqn.to_owned(), record.clone()),
+        ])
+        .await?;
+        if before.online.is_ok()
+            && let Err(problem) = self.plane().add_namespace(nqn, spec).await
+        {
+            self.persist(vec![Change::PutSubsystem(nqn.to_owned(), before.record)])
+                .await?;
+            return Err(problem);
+        }
+        self.remember(nqn, record);
+        tracing::info!(%nqn, nsid, device = %bdev, "namespace added");
+        Ok(())
+    }
+
+    async fn detach(self: &Arc<Self>, nqn: &str, nsid: u32) -> Result<(), Problem> {
+        let entry = self.read().subsystem(nqn)?.clone();
+        let mut record = entry.record.clone();
+        record.namespaces.retain(|namespace| namespace.nsid != nsid);
+        if record.namespaces.len() == entry.record.namespaces.len() {
+            let detail = format!("subsystem '{nqn}' has no namespace {nsid}; see subsystem list");
+            return Err(Problem::new(ProblemKind::NotFound, detail));
+        }
+        self.persist(vec![Change::PutSubsystem(nqn.to_owned(), record.clone())])
+            .await?;
+        self.remember(nqn, record);
+        match entry.online {
+            Ok(()) => self.plane().remove_namespace(nqn, nsid).await?,
+            // The namespace taken out may have been the one whose device kept the subsystem down.
+            Err(_) => self.serve(nqn).await,
+        }
+        // After the last command of a host that could have changed it.
+        self.persist(vec![Change::RemoveReservations(nqn.to_owned(), Some(nsid))])
+            .await?;
+        tracing::info!(%nqn, nsid, "namespace removed");
+        Ok(())
+    }
+
+    /// Starts to serve a remembered subsystem, unless it is served; what keeps it from being served is listed.
+    pub(super) async fn serve(&self, nqn: &str) {
+        let spec = {
+            let state = self.read();
+            let Some(entry) = state.subsystems.get(nqn) else {
+                return;
+            };
+            if entry.online.is_ok() {
+                return;
+            }
+            state.spec(nqn, &entry.record)
+        };
+        let online = match spec {
+            Ok(spec) => self.plane().add_subsystem(spec).await,
+            Err(problem) => Err(problem),
+        };
+        match &online {
+            Ok(()) => tracing::info!(%nqn, "subsystem served"),
+            Err(problem) => tracing::error!(%nqn, %problem, "subsystem not served"),
+        }
+        if let Some(entry) = self.write().subsystems.get_mut(nqn) {
+            entry.online = online.map_err(|problem| problem.to_string());
+        }
+    }
+
+    /// Stops serving a subsystem that is no longer in the store.
+    pub(super) async fn withdraw(&self, nqn: &str) {
+        let served = self
+            .read()
+            .subsystems
+            .get(nqn)
+            .is_some_and(|entry| entry.online.is_ok());
+        if served && let Err(problem) = self.plane().remove_subsystem(nqn).await {
+            tracing::warn!(%nqn, %problem, "subsystem was not served");
+        }
+        self.write().subsystems.remove(nqn);
+    }
+
+    fn remember(&self, nqn: &str, record: SubsystemRecord) {
+        if let Some(entry) = self.write().subsystems.get_mut(nqn) {
+            entry.record = record;
+        }
+    }
+}
+
+/// Each host once, in order; every NQN well-formed.
+fn checked_hosts(hosts: Vec<String>) -> Result<Vec<String>, Problem> {
+    let hosts: Vec<String> = hosts
+        .into_iter()
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect();
+    if hosts.len() > ALLOWED_HOSTS_MAX {
+        let detail = format!(
+            "{} allowed hosts; give at most {ALLOWED_HOSTS_MAX}",
+            hosts.len()
+        );
+        return Err(Problem::new(ProblemKind::InvalidArgument, detail));
+    }
+    for host in &hosts {
+        identity::validate_nqn("allowed host", host)?;
+    }
+    Ok(hosts)
+}
+
+fn free_nsid(nqn: &str, record: &SubsystemRecord, wanted: Option<u32>) -> Result<u32, Problem> {
+    let taken = |nsid: u32| {
+        record
+            .namespaces
+            .iter()
+            .any(|namespace| namespace.nsid == nsid)
+    };
+    match wanted {
+        Some(nsid) if nsid == 0 || nsid > NAMESPACES_MAX => {
+            let detail =
+                format!("nsid {nsid} is not acceptable; give a number from 1 to {NAMESPACES_MAX}");
+            Err(Problem::new(ProblemKind::InvalidArgument, detail))
+        }
+        Some(nsid) if taken(nsid) => {
+            let detail = format!(
+                "subsystem '{nqn}' has a namespace {nsid} already; leave --nsid out for a free one"
+            );
+            Err(Problem::new(ProblemKind::AlreadyExists, detail))
+        }
+        Some(nsid) => Ok(nsid),
+        None => (1..=NAMESPACES_MAX)
+            .find(|nsid| !taken(*nsid))
+            .ok_or_else(|| {
+                let detail =
+                    format!("subsystem '{nqn}' has {NAMESPACES_MAX} namespaces, which is the most");
+                Problem::new(ProblemKind::ResourceExhausted, detail)
+            }),
+    }
+}

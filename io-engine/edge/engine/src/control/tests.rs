@@ -1,0 +1,453 @@
+//! The control logic against a fake data plane: idempotence, order of storing and acting, restart, faults.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine_config::DeclaredDevice;
+
+use super::dataplane::{DataPlane, Problem, ProblemKind};
+use super::fake::FakePlane;
+use super::{Engine, Options, identity};
+use crate::store::Store;
+
+const M0: &str = "malloc:///m0?size_mb=1";
+const HOST: &str = "nqn.2014-08.org.example:host";
+
+#[tokio::test]
+async fn a_device_is_created_listed_and_destroyed() {
+    let world = World::new().await;
+    let bdev = world.engine.create_bdev(M0).await.unwrap();
+    assert_eq!(
+        (bdev.name.as_str(), bdev.blocks, bdev.block_size),
+        ("m0", 2048, 512)
+    );
+    assert!(!bdev.claimed && bdev.share_uri.is_none() && bdev.fault.is_none());
+    assert_eq!(world.engine.bdevs(), [bdev]);
+    world.engine.destroy_bdev(M0).await.unwrap();
+    assert!(world.engine.bdevs().is_empty() && world.plane.open_devices().is_empty());
+    assert_kind(world.engine.destroy_bdev(M0).await, ProblemKind::NotFound);
+}
+
+#[tokio::test]
+async fn creating_twice_is_refused_unless_a_new_size_is_asked_for() {
+    let world = World::new().await;
+    world.engine.create_bdev(M0).await.unwrap();
+    assert_kind(
+        world.engine.create_bdev(M0).await,
+        ProblemKind::AlreadyExists,
+    );
+    assert_kind(
+        world.engine.create_bdev("null:///m0?size_mb=1").await,
+        ProblemKind::AlreadyExists,
+    );
+    assert_eq!(
+        world.plane.open_devices(),
+        ["m0"],
+        "nothing else was left open"
+    );
+
+    let larger = world
+        .engine
+        .create_bdev("malloc:///m0?size_mb=2&resize")
+        .await
+        .unwrap();
+    assert_eq!(larger.blocks, 4096);
+    assert_eq!(larger.uri, "malloc:///m0?size_mb=2");
+    let restarted = world.restart().await;
+    assert_eq!(
+        restarted.engine.bdev("m0").unwrap().blocks,
+        4096,
+        "the new size lasts"
+    );
+}
+
+#[tokio::test]
+async fn rescanning_takes_over_the_size() {
+    let world = World::new().await;
+    world.engine.create_bdev("aio:///f").await.unwrap();
+    assert_eq!(
+        world
+            .engine
+            .create_bdev("aio:///f?rescan")
+            .await
+            .unwrap()
+            .blocks,
+        2049
+    );
+    assert_eq!(world.engine.rescan_bdev("/f").await.unwrap().blocks, 2050);
+    assert_kind(world.engine.rescan_bdev("/g").await, ProblemKind::NotFound);
+}
+
+#[tokio::test]
+async fn one_uuid_names_one_device() {
+    let world = World::new().await;
+    let uuid = "3fa85f64-5717-4562-b3fc-2c963f66afa6";
+    world
+        .engine
+        .create_bdev(&format!("malloc:///a?uuid={uuid}"))
+        .await
+        .unwrap();
+    assert_kind(
+        world
+            .engine
+            .create_bdev(&format!("malloc:///b?uuid={uuid}"))
+            .await,
+        ProblemKind::AlreadyExists,
+    );
+    assert_eq!(world.plane.open_devices(), ["a"]);
+}
+
+#[tokio::test]
+async fn a_share_has_the_identity_hosts_expect() {
+    let world = World::new().await;
+    let bdev = world.engine.create_bdev(M0).await.unwrap();
+    let shared = world
+        .engine
+        .share_bdev("m0", vec![HOST.into()])
+        .await
+        .unwrap();
+    assert!(shared.claimed);
+    assert_eq!(
+        shared.share_uri.unwrap(),
+        "nvmf+tcp://127.0.0.1:8420/nqn.2019-05.io.openebs:m0"
+    );
+    let served = world.plane.served();
+    assert_eq!(served[0].serial, identity::serial_of(bdev.uuid));
+    assert_eq!(served[0].allowed_hosts, Some(vec![HOST.to_owned()]));
+    let namespace = &served[0].namespaces[0];
+    assert_eq!(
+        (namespace.nsid, namespace.uuid, namespace.nguid),
+        (1, bdev.uuid, *bdev.uuid.as_bytes())
+    );
+}
+
+#[tokio::test]
+async fn sharing_again_replaces_the_list_but_an_empty_one_does_not_open_it() {
+    let world = World::shared(vec![HOST.into()]).await;
+    world.engine.share_bdev("m0", Vec::new()).await.unwrap();
+    assert_eq!(
+        world.plane.served()[0].allowed_hosts,
+        Some(vec![HOST.to_owned()])
+    );
+    let other = "nqn.2014-08.org.example:other";
+    world
+        .engine
+        .share_bdev("m0", vec![other.into()])
+        .await
+        .unwrap();
+    assert_eq!(
+        world.plane.served()[0].allowed_hosts,
+        Some(vec![other.to_owned()])
+    );
+    assert_kind(
+        world.engine.share_bdev("m0", vec!["bad".into()]).await,
+        ProblemKind::InvalidArgument,
+    );
+    assert_kind(
+        world.engine.share_bdev("none", Vec::new()).await,
+        ProblemKind::NotFound,
+    );
+}
+
+#[tokio::test]
+async fn unsharing_is_idempotent_and_keeps_reservations_until_the_device_goes() {
+    let world = World::shared(Vec::new()).await;
+    let nqn = identity::nqn_of("m0");
+    world.store.save_reservation(&nqn, 1, b"held").unwrap();
+    world.engine.unshare_bdev("m0").await.unwrap();
+    world.engine.unshare_bdev("m0").await.unwrap();
+    world.engine.unshare_bdev("never was").await.unwrap();
+    assert!(world.plane.served().is_empty());
+    let world = world.restart().await;
+    assert_eq!(
+        world.store.load_reservation(&nqn, 1).unwrap().unwrap(),
+        b"held"
+    );
+    world.engine.destroy_bdev(M0).await.unwrap();
+    assert_eq!(world.store.load_reservation(&nqn, 1).unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_share_the_reactors_refuse_leaves_nothing_behind() {
+    let world = World::new().await;
+    world.engine.create_bdev(M0).await.unwrap();
+    world.plane.refuse_subsystems(true);
+    assert_kind(
+        world.engine.share_bdev("m0", Vec::new()).await,
+        ProblemKind::ResourceExhausted,
+    );
+    assert!(world.engine.subsystems().is_empty());
+    assert!(world.store.load().unwrap().subsystems.is_empty());
+}
+
+#[tokio::test]
+async fn a_restart_serves_the_same_identities() {
+    let world = World::shared(vec![HOST.into()]).await;
+    world.engine.create_bdev("malloc:///m1").await.unwrap();
+    let nqn = identity::nqn_of("m0");
+    world.engine.add_namespace(&nqn, "m1", None).await.unwrap();
+    let before = world.engine.subsystems();
+    let devices = world.engine.bdevs();
+    let world = world.restart().await;
+    assert_eq!(world.engine.subsystems(), before);
+    assert_eq!(
+        world.engine.bdevs(),
+        devices,
+        "uuids nobody gave are kept too"
+    );
+    assert_eq!(world.plane.served()[0].namespaces.len(), 2);
+}
+
+#[tokio::test]
+async fn a_broken_device_is_listed_retried_and_blocks_nobody() {
+    let world = World::shared(Vec::new()).await;
+    world.engine.create_bdev("malloc:///good").await.unwrap();
+    world.engine.share_bdev("good", Vec::new()).await.unwrap();
+    let world = world
+        .restart_with(|plane| plane.break_device("m0", true))
+        .await;
+
+    let broken = world.engine.bdev("m0").unwrap();
+    assert_eq!(broken.fault.as_deref(), Some("m0 is not there"));
+    assert_eq!((broken.blocks, broken.uri.as_str()), (0, M0));
+    let served: Vec<String> = world
+        .plane
+        .served()
+        .into_iter()
+        .map(|spec| spec.nqn)
+        .collect();
+    assert_eq!(served, [identity::nqn_of("good")]);
+    let subsystem = world.engine.subsystem(&identity::nqn_of("m0")).unwrap();
+    assert!(subsystem.fault.unwrap().contains("is faulted"));
+    assert_kind(world.engine.rescan_bdev("m0").await, ProblemKind::NotFound);
+
+    world.plane.break_device("m0", false);
+    let mended = world.engine.create_bdev(M0).await.unwrap();
+    assert_eq!((mended.fault, mended.blocks), (None, 2048));
+    assert_eq!(
+        world.plane.served().len(),
+        2,
+        "its subsystem came back with it"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_hangs_is_given_up_and_the_others_start() {
+    let world = World::shared(Vec::new()).await;
+    world.engine.create_bdev("malloc:///good").await.unwrap();
+    let world = world.restart_with(|plane| plane.hang_device("m0")).await;
+    let fault = || world.engine.bdev("m0").unwrap().fault.unwrap();
+    assert_eq!(
+        fault(),
+        "it is being opened",
+        "the start did not wait for it"
+    );
+    assert!(world.engine.bdev("good").unwrap().fault.is_none());
+    tokio::time::sleep(Duration::from_secs(21)).await;
+    assert!(fault().contains("did not open within 20 s"));
+    // When it answers after all, it is closed.
+    tokio::time::sleep(Duration::from_secs(7200)).await;
+    assert_eq!(world.plane.open_devices(), ["good"]);
+}
+
+#[tokio::test]
+async fn namespaces_are_added_and_removed() {
+    let world = World::shared(Vec::new()).await;
+    let nqn = identity::nqn_of("m0");
+    world.engine.create_bdev("malloc:///m1").await.unwrap();
+    let engine = &world.engine;
+    assert_kind(
+        engine.add_namespace("nqn.x", "m1", None).await,
+        ProblemKind::NotFound,
+    );
+    assert_kind(
+        engine.add_namespace(&nqn, "m9", None).await,
+        ProblemKind::NotFound,
+    );
+    assert_kind(
+        engine.add_namespace(&nqn, "m1", Some(1)).await,
+        ProblemKind::AlreadyExists,
+    );
+    assert_kind(
+        engine.add_namespace(&nqn, "m1", Some(0)).await,
+        ProblemKind::InvalidArgument,
+    );
+    assert_kind(
+        engine.add_namespace(&nqn, "m0", None).await,
+        ProblemKind::AlreadyExists,
+    );
+    let view = engine.add_namespace(&nqn, "m1", Some(5)).await.unwrap();
+    assert_eq!(
+        view.namespaces.iter().map(|ns| ns.nsid).collect::<Vec<_>>(),
+        [1, 5]
+    );
+    assert_kind(engine.destroy_bdev("malloc:///m1").await, ProblemKind::Busy);
+    assert_kind(engine.unshare_bdev("m0").await, ProblemKind::Busy);
+
+    world.store.save_reservation(&nqn, 5, b"held").unwrap();
+    engine.remove_namespace(&nqn, 5).await.unwrap();
+    assert_eq!(
+        world.store.load_reservation(&nqn, 5).unwrap(),
+        None,
+        "the next namespace 5 starts free"
+    );
+    assert_kind(
+        engine.remove_namespace(&nqn, 5).await,
+        ProblemKind::NotFound,
+    );
+    engine.destroy_bdev("malloc:///m1").await.unwrap();
+    assert_eq!(world.plane.served()[0].namespaces.len(), 1);
+}
+
+#[tokio::test]
+async fn allow_lists_change_live_and_last() {
+    let world = World::shared(Vec::new()).await;
+    let nqn = identity::nqn_of("m0");
+    world
+        .engine
+        .set_allowed_hosts(&nqn, Some(vec![HOST.into(), HOST.into()]))
+        .await
+        .unwrap();
+    assert_eq!(
+        world.plane.served()[0].allowed_hosts,
+        Some(vec![HOST.to_owned()]),
+        "each host once"
+    );
+    let world = world.restart().await;
+    assert_eq!(
+        world.plane.served()[0].allowed_hosts,
+        Some(vec![HOST.to_owned()])
+    );
+    world
+        .engine
+        .set_allowed_hosts(&nqn, Some(Vec::new()))
+        .await
+        .unwrap();
+    assert_eq!(
+        world.plane.served()[0].allowed_hosts,
+        Some(Vec::new()),
+        "nobody"
+    );
+    world.engine.set_allowed_hosts(&nqn, None).await.unwrap();
+    assert_eq!(world.plane.served()[0].allowed_hosts, None, "anybody");
+}
+
+#[tokio::test]
+async fn declared_devices_are_created_once() {
+    let declared = vec![
+        DeclaredDevice {
+            uri: "bad".into(),
+            share: false,
+            allowed_hosts: Vec::new(),
+        },
+        DeclaredDevice {
+            uri: M0.into(),
+            share: true,
+            allowed_hosts: vec![HOST.into()],
+        },
+    ];
+    let store = Arc::new(Store::in_memory().unwrap());
+    let start = |plane: Arc<FakePlane>| {
+        let options = Options {
+            declared: declared.clone(),
+            ..options()
+        };
+        Engine::start(Arc::clone(&store), plane, options)
+    };
+    let first = start(Arc::default()).await.unwrap();
+    let before = first.subsystems();
+    assert_eq!(before[0].allowed_hosts, Some(vec![HOST.to_owned()]));
+    drop(first);
+    let second = start(Arc::default()).await.unwrap();
+    assert_eq!(second.subsystems(), before);
+}
+
+#[tokio::test]
+async fn a_change_is_finished_when_the_caller_hangs_up() {
+    let world = World::new().await;
+    let call = world.engine.create_bdev(M0);
+    // Polled once, then dropped.
+    assert!(
+        tokio::time::timeout(Duration::ZERO, call).await.is_err()
+            || world.engine.bdev("m0").is_some()
+    );
+    // The next change waits its turn, so the first is done by then.
+    world.engine.unshare_bdev("x").await.unwrap();
+    assert!(world.engine.bdev("m0").is_some());
+}
+
+#[tokio::test]
+async fn stats_carry_names_and_are_reset() {
+    let world = World::shared(Vec::new()).await;
+    world.plane.count_read("m0", 4096, 5_000);
+    let stats = world.engine.io_stats().await;
+    assert_eq!(
+        (
+            stats[0].kind,
+            stats[0].name.as_str(),
+            stats[0].stats.ops[0].bytes
+        ),
+        ("device", "m0", 4096)
+    );
+    assert_eq!(stats[1].kind, "subsystem");
+    world.engine.reset_stats().await;
+    assert_eq!(world.engine.io_stats().await[0].stats.ops[0].ops, 0);
+}
+
+struct World {
+    engine: Arc<Engine>,
+    plane: Arc<FakePlane>,
+    store: Arc<Store>,
+}
+
+impl World {
+    async fn new() -> Self {
+        Self::start(Arc::new(Store::in_memory().unwrap()), Arc::default()).await
+    }
+
+    /// With `m0` created and shared.
+    async fn shared(hosts: Vec<String>) -> Self {
+        let world = Self::new().await;
+        world.engine.create_bdev(M0).await.unwrap();
+        world.engine.share_bdev("m0", hosts).await.unwrap();
+        world
+    }
+
+    async fn start(store: Arc<Store>, plane: Arc<FakePlane>) -> Self {
+        let data_plane: Arc<dyn DataPlane> = Arc::<FakePlane>::clone(&plane);
+        let engine = Engine::start(Arc::clone(&store), data_plane, options())
+            .await
+            .unwrap();
+        Self {
+            engine,
+            plane,
+            store,
+        }
+    }
+
+    /// The same store under a new process.
+    async fn restart(self) -> Self {
+        self.restart_with(|_| ()).await
+    }
+
+    async fn restart_with(self, prepare: impl FnOnce(&FakePlane)) -> Self {
+        let plane = Arc::new(FakePlane::default());
+        prepare(&plane);
+        Self::start(self.store, plane).await
+    }
+}
+
+fn options() -> Options {
+    Options {
+        node_name: "node-1".into(),
+        version: "0.0.0".into(),
+        advertise: None,
+        open_deadline: Duration::from_secs(20),
+        declared: Vec::new(),
+    }
+}
+
+fn assert_kind<T: std::fmt::Debug>(result: Result<T, Problem>, kind: ProblemKind) {
+    let problem = result.expect_err("refused");
+    assert_eq!(problem.kind(), kind, "{problem}");
+}

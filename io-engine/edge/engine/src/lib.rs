@@ -1,0 +1,7 @@
+//! The engine: reactors, devices, subsystems and their state.
+
+pub mod control;
+pub mod metrics;
+pub mod plane;
+mod shard;
+pub mod store;

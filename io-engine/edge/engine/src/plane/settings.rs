@@ -1,0 +1,96 @@
+//! From the configuration file's words to the reactors'.
+
+use std::time::Duration;
+
+use block::DeviceConfig;
+use engine_config::{Config, Driver};
+use nvme_target::TargetConfig;
+use reactor::{DriverChoice, Limits, ReactorConfig, SocketOptions};
+use transport_nvmf_tcp::TcpConfig;
+
+use super::shards::PlaneConfig;
+
+/// Streams beside the connections allowed, so that one too many is accepted, counted and closed.
+const STREAMS_BESIDE: u32 = 64;
+/// What a reactor's table takes at most.
+const STREAMS_MAX: u32 = 65_536;
+/// Files a reactor may hold open besides one for each device.
+const FILES: u32 = 1024;
+/// I/O in flight on one device; one more is answered Busy, which hosts retry. As many as a reactor has file operations.
+const INFLIGHT_MAX: usize = 4096;
+/// Overdue I/O a device may sit on before it is taken offline.
+const OVERDUE_MAX: usize = 64;
+/// How long a host may leave sent data unacknowledged before its connections are dropped.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl PlaneConfig {
+    /// What `config` says, for the reactors. `firmware` is the engine's version.
+    pub fn new(config: &Config, firmware: &str) -> Self {
+        let nvmf = &config.nvmf;
+        let queue_depth = u16::try_from(nvmf.queue_depth_max.get()).unwrap_or(u16::MAX);
+        let arena_bytes = (config.memory.arena_mib.get() as usize) << 20;
+        Self {
+            cpus: config
+                .reactors
+                .cpus
+                .as_slice()
+                .iter()
+                .map(|cpu| Some(*cpu as usize))
+                .collect(),
+            reactor: ReactorConfig {
+                driver: match config.reactors.driver {
+                    Driver::Auto => DriverChoice::Auto,
+                    Driver::Uring => DriverChoice::Uring,
+                    Driver::Epoll => DriverChoice::Epoll,
+                },
+                arena_bytes,
+                spin_us_max: config.reactors.spin_us_max.get(),
+                limits: Limits {
+                    streams: (nvmf.connections_max.get() + STREAMS_BESIDE).min(STREAMS_MAX),
+                    files: FILES,
+                    ..Limits::default()
+                },
+                sockets: SocketOptions {
+                    congestion: nvmf
+                        .tcp_congestion
+                        .as_ref()
+                        .map(|name| name.as_str().to_owned()),
+                    user_timeout: TCP_USER_TIMEOUT,
+                },
+                overdue_after: config.io.device_deadline(),
+                ..ReactorConfig::default()
+            },
+            nvmf: nvmf.listen.iter().map(|listen| listen.address).collect(),
+            target: TargetConfig {
+                // Each controller has an admin connection, so the limit of connections is the one that counts.
+                controllers_max: nvmf.connections_max.get(),
+                qpairs_max: nvmf.connections_max.get(),
+                io_queues_per_controller: u16::try_from(nvmf.queues_max.get()).unwrap_or(u16::MAX),
+                queue_depth,
+                mdts_bytes: nvmf.transfer_kib_max.bytes(),
+                in_capsule_bytes: nvmf.in_capsule_bytes.get(),
+                kato_ms_max: nvmf.keep_alive_s_max.get() * 1000,
+                kato_ms_min: nvmf.keep_alive_s_min.get() * 1000,
+                firmware: firmware.chars().take(8).collect(),
+                ..TargetConfig::default()
+            },
+            tcp: TcpConfig {
+                connections_max: nvmf.connections_max.get() as usize,
+                in_capsule_bytes: nvmf.in_capsule_bytes.get(),
+                transfer_bytes_max: nvmf.transfer_kib_max.bytes(),
+                queue_depth: usize::from(queue_depth),
+                header_digest: nvmf.header_digest,
+                data_digest: nvmf.data_digest,
+                ..TcpConfig::default()
+            },
+            device: DeviceConfig {
+                deadline: config.io.device_deadline(),
+                slow_io: config.io.slow_io().unwrap_or(Duration::MAX),
+                // Named when a device is opened.
+                name: String::new(),
+                inflight_max: INFLIGHT_MAX,
+                overdue_max: OVERDUE_MAX,
+            },
+        }
+    }
+}

@@ -1,0 +1,461 @@
+//! The embedded state store: created devices, subsystems, identities and reservations in one crash-safe file.
+//!
+//! What it decides: layout and encoding of the records, and that one engine at a time holds a state directory. What it
+//! does not: what the records mean; `control` writes them before it acts and reads them back at start.
+//!
+//! Invariants:
+//! - A change is durable when the call returns (redb commits with an fsync); several changes given together are all
+//!   there after a crash, or none.
+//! - A record that does not parse is an error naming file, table and key. It is never dropped or replaced by a default:
+//!   an identity or a reservation that silently vanished would be believed by a host.
+//! - The directory is held by an exclusive `flock` for as long as the store is open.
+//!
+//! Records are a version byte followed by JSON: a handful of small records, read once at start, that a person must be
+//! able to read when something went wrong. Reservation records are the target's own bytes.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::plane::ReservationStore;
+
+/// Name of the database in the state directory.
+const FILE: &str = "state.redb";
+/// Name of the lock in the state directory.
+const LOCK: &str = "lock";
+/// Version byte of every JSON record.
+const RECORD_VERSION: u8 = 1;
+
+const DEVICES: TableDefinition<&str, &[u8]> = TableDefinition::new("devices");
+const SUBSYSTEMS: TableDefinition<&str, &[u8]> = TableDefinition::new("subsystems");
+const RESERVATIONS: TableDefinition<(&str, u32), &[u8]> = TableDefinition::new("reservations");
+
+/// Why the store could not be opened, read or written. Prints as one line that names the place and the fix.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process holds the directory.
+    #[error("state directory {} is held by {holder}; stop it, or give another directory with --state-dir", dir.display())]
+    Held {
+        /// The directory.
+        dir: PathBuf,
+        /// `pid 12 (io-engine)`.
+        holder: String,
+    },
+    /// The directory cannot be used.
+    #[error("state directory {}: {source}; give a writable directory with --state-dir", dir.display())]
+    Unusable {
+        /// The directory.
+        dir: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The database is damaged, of another format, or the medium failed.
+    #[error("state store {}: {source}", file.display())]
+    Database {
+        /// The file.
+        file: PathBuf,
+        /// What the database says.
+        source: Box<redb::Error>,
+    },
+    /// A record does not parse.
+    #[error(
+        "state store {}: record '{key}' of table '{table}' is damaged ({problem}); restore the file from a backup",
+        file.display()
+    )]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// The table.
+        table: &'static str,
+        /// The key.
+        key: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// A created device. The key is its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceRecord {
+    /// URI that opens it.
+    pub uri: String,
+    /// Identity; chosen at creation when neither URI nor device gave one, and kept.
+    pub uuid: Uuid,
+}
+
+/// A namespace of a subsystem.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamespaceRecord {
+    /// Namespace id.
+    pub nsid: u32,
+    /// Name of the device.
+    pub device: String,
+    /// Uuid descriptor.
+    pub uuid: Uuid,
+    /// NGUID.
+    pub nguid: Uuid,
+}
+
+/// A subsystem. The key is its NQN.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubsystemRecord {
+    /// Serial number.
+    pub serial: String,
+    /// Hosts that may connect; `None` lets any in.
+    pub allowed_hosts: Option<Vec<String>>,
+    /// Namespaces, ascending by nsid.
+    pub namespaces: Vec<NamespaceRecord>,
+}
+
+/// Everything but reservations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Devices by name.
+    pub devices: BTreeMap<String, DeviceRecord>,
+    /// Subsystems by NQN.
+    pub subsystems: BTreeMap<String, SubsystemRecord>,
+}
+
+/// A change to be made durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Writes a device.
+    PutDevice(String, DeviceRecord),
+    /// Removes a device.
+    RemoveDevice(String),
+    /// Writes a subsystem.
+    PutSubsystem(String, SubsystemRecord),
+    /// Removes a subsystem; its reservations stay until told otherwise.
+    RemoveSubsystem(String),
+    /// Removes the reservations of one namespace, or of every namespace of a subsystem.
+    RemoveReservations(String, Option<u32>),
+}
+
+/// The open store.
+#[derive(Debug)]
+pub struct Store {
+    database: Database,
+    file: PathBuf,
+    /// Holds the directory; `None` in memory.
+    _lock: Option<File>,
+}
+
+impl Store {
+    /// Opens the store in `dir`, which is created (mode 0700) if it is missing.
+    ///
+    /// # Errors
+    /// `Held`, `Unusable`, `Database`.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let unusable = |source| StoreError::Unusable {
+            dir: dir.to_owned(),
+            source,
+        };
+        let mut builder = std::fs::DirBuilder::new();
+        builder
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(unusable)?;
+        let lock = lock(dir)?;
+        let file = dir.join(FILE);
+        let database = Database::create(&file).map_err(|error| StoreError::Database {
+            file: file.clone(),
+            source: Box::new(error.into()),
+        })?;
+        // A file just created is durable once its directory is.
+        File::open(dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(unusable)?;
+        let store = Self {
+            database,
+            file,
+            _lock: Some(lock),
+        };
+        store.commit(&[])?;
+        Ok(store)
+    }
+
+    /// A store that ends with the process; for tests.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub fn in_memory() -> Result<Self, StoreError> {
+        let file = PathBuf::from("(memory)");
+        let backend = redb::backends::InMemoryBackend::new();
+        let database = Database::builder()
+            .create_with_backend(backend)
+            .map_err(|error| StoreError::Database {
+                file: file.clone(),
+                source: Box::new(error.into()),
+            })?;
+        let store = Self {
+            database,
+            file,
+            _lock: None,
+        };
+        store.commit(&[])?;
+        Ok(store)
+    }
+
+    /// Reads every device and subsystem.
+    ///
+    /// # Errors
+    /// `Database`, `Damaged`.
+    pub fn load(&self) -> Result<Contents, StoreError> {
+        Ok(Contents {
+            devices: self.records(DEVICES)?,
+            subsystems: self.records(SUBSYSTEMS)?,
+        })
+    }
+
+    fn records<R: DeserializeOwned>(
+        &self,
+        table: TableDefinition<'static, &'static str, &'static [u8]>,
+    ) -> Result<BTreeMap<String, R>, StoreError> {
+        let name = table_name(&table);
+        let pairs = self.run(|database| {
+            let transaction = database.begin_read()?;
+            let table = transaction.open_table(table)?;
+            let mut pairs = Vec::new();
+            for pair in table.iter()? {
+                let (key, value) = pair?;
+                pairs.push((key.value().to_owned(), value.value().to_vec()));
+            }
+            Ok(pairs)
+        })?;
+        pairs
+            .into_iter()
+            .map(|(key, bytes)| match decode(&bytes) {
+                Ok(record) => Ok((key, record)),
+                Err(problem) => Err(StoreError::Damaged {
+                    file: self.file.clone(),
+                    table: name,
+                    key,
+                    problem,
+                }),
+            })
+            .collect()
+    }
+
+    /// Makes `changes` durable, all or none.
+    ///
+    /// # Errors
+    /// `Database`; nothing has changed then.
+    pub fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+        self.run(|database| {
+            let transaction = database.begin_write()?;
+            {
+                let mut devices = transaction.open_table(DEVICES)?;
+                let mut subsystems = transaction.open_table(SUBSYSTEMS)?;
+                let mut reservations = transaction.open_table(RESERVATIONS)?;
+                for change in changes {
+                    match change {
+                        Change::PutDevice(name, record) => {
+                            devices.insert(name.as_str(), encode(record).as_slice())?;
+                        }
+                        Change::RemoveDevice(name) => {
+                            devices.remove(name.as_str())?;
+                        }
+                        Change::PutSubsystem(nqn, record) => {
+                            subsystems.insert(nqn.as_str(), encode(record).as_slice())?;
+                        }
+                        Change::RemoveSubsystem(nqn) => {
+                            subsystems.remove(nqn.as_str())?;
+                        }
+                        Change::RemoveReservations(nqn, nsid) => {
+                            let (first, last) = nsid.map_or((0, u32::MAX), |nsid| (nsid, nsid));
+                            let range = (nqn.as_str(), first)..=(nqn.as_str(), last);
+                            reservations.retain_in(range, |_, _| false)?;
+                        }
+                    }
+                }
+            }
+            transaction.commit()?;
+            Ok(())
+        })
+    }
+
+    /// NQNs that have reservation records.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub fn reservation_nqns(&self) -> Result<Vec<String>, StoreError> {
+        self.run(|database| {
+            let table = database.begin_read()?.open_table(RESERVATIONS)?;
+            let mut nqns: Vec<String> = Vec::new();
+            for pair in table.iter()? {
+                let nqn = pair?.0.value().0.to_owned();
+                if nqns.last() != Some(&nqn) {
+                    nqns.push(nqn);
+                }
+            }
+            Ok(nqns)
+        })
+    }
+
+    /// Reads the reservation record of a namespace. Blocks.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub fn load_reservation(&self, nqn: &str, nsid: u32) -> Result<Option<Vec<u8>>, StoreError> {
+        self.run(|database| {
+            let table = database.begin_read()?.open_table(RESERVATIONS)?;
+            Ok(table.get((nqn, nsid))?.map(|value| value.value().to_vec()))
+        })
+    }
+
+    /// Makes a reservation record durable in place of the previous one. Blocks.
+    ///
+    /// # Errors
+    /// `Database`; the previous record stands then.
+    pub fn save_reservation(&self, nqn: &str, nsid: u32, record: &[u8]) -> Result<(), StoreError> {
+        self.run(|database| {
+            let transaction = database.begin_write()?;
+            transaction
+                .open_table(RESERVATIONS)?
+                .insert((nqn, nsid), record)?;
+            transaction.commit()?;
+            Ok(())
+        })
+    }
+
+    /// Runs `work` and names the file in its error.
+    fn run<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
+        work(&self.database).map_err(|error| StoreError::Database {
+            file: self.file.clone(),
+            source: Box::new(error),
+        })
+    }
+}
+
+impl ReservationStore for Store {
+    fn load(&self, nqn: &str, nsid: u32) -> Result<Option<Vec<u8>>, String> {
+        self.load_reservation(nqn, nsid)
+            .map_err(|error| error.to_string())
+    }
+
+    fn save(&self, nqn: &str, nsid: u32, record: &[u8]) -> Result<(), String> {
+        self.save_reservation(nqn, nsid, record)
+            .map_err(|error| error.to_string())
+    }
+}
+
+fn table_name(table: &TableDefinition<'static, &'static str, &'static [u8]>) -> &'static str {
+    use redb::TableHandle;
+    if table.name() == DEVICES.name() {
+        "devices"
+    } else {
+        "subsystems"
+    }
+}
+
+fn encode<R: Serialize>(record: &R) -> Vec<u8> {
+    let mut bytes = vec![RECORD_VERSION];
+    serde_json::to_writer(&mut bytes, record).expect("records have string keys and go to memory");
+    bytes
+}
+
+fn decode<R: DeserializeOwned>(bytes: &[u8]) -> Result<R, String> {
+    match bytes.split_first() {
+        Some((&RECORD_VERSION, json)) => {
+            serde_json::from_slice(json).map_err(|error| error.to_string())
+        }
+        Some((version, _)) => Err(format!(
+            "it has version {version}, this engine knows {RECORD_VERSION}"
+        )),
+        None => Err("it is empty".to_owned()),
+    }
+}
+
+/// Takes the directory's lock and writes our process id into it.
+fn lock(dir: &Path) -> Result<File, StoreError> {
+    let unusable = |source| StoreError::Unusable {
+        dir: dir.to_owned(),
+        source,
+    };
+    let path = dir.join(LOCK);
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600);
+    let mut file = options.open(path).map_err(unusable)?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {
+            let write = |file: &mut File| {
+                file.set_len(0)?;
+                file.rewind()?;
+                writeln!(file, "{}", std::process::id())
+            };
+            write(&mut file).map_err(unusable)?;
+            Ok(file)
+        }
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Held {
+            dir: dir.to_owned(),
+            holder: holder(&mut file),
+        }),
+        Err(error) => Err(unusable(error.into())),
+    }
+}
+
+/// Who holds the lock: the kernel's list of locks knows; the number in the file is the fallback (the holder may live in
+/// another process id namespace).
+fn holder(file: &mut File) -> String {
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    let listed = file
+        .metadata()
+        .ok()
+        .and_then(|meta| holder_in(&locks, meta.dev(), meta.ino()));
+    let mut text = String::new();
+    let written = || {
+        file.read_to_string(&mut text).ok()?;
+        text.trim().parse::<u32>().ok()
+    };
+    match listed.or_else(written) {
+        Some(pid) => describe(pid),
+        None => "another process".to_owned(),
+    }
+}
+
+/// The process of the `FLOCK` line of /proc/locks about an inode: `1: FLOCK ADVISORY WRITE 123 08:02:456 0 EOF`.
+fn holder_in(locks: &str, dev: u64, inode: u64) -> Option<u32> {
+    let place = format!(
+        "{:02x}:{:02x}:{inode}",
+        rustix::fs::major(dev),
+        rustix::fs::minor(dev)
+    );
+    locks.lines().find_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let kind = words.next()?;
+        let pid = words.nth(2)?;
+        (kind == "FLOCK" && words.next()? == place)
+            .then(|| pid.parse().ok())
+            .flatten()
+    })
+}
+
+/// `pid 12 (io-engine)`.
+fn describe(pid: u32) -> String {
+    match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
+        Ok(comm) => format!("pid {pid} ({})", comm.trim()),
+        Err(_) => format!("pid {pid}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

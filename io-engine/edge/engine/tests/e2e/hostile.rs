@@ -1,0 +1,264 @@
+//! Peers that misbehave, beside one that does not.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::support::{Rig, config, pattern};
+
+/// A host that keeps writing and checking.
+struct GoodHost {
+    stop: Arc<AtomicBool>,
+    rounds: Arc<AtomicU64>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl GoodHost {
+    fn start(rig: &Rig, nqn: &str) -> Self {
+        let mut client = rig.connect(nqn);
+        let (stop, rounds) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+        );
+        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&rounds));
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                let round = counted.load(Ordering::Relaxed);
+                let data = pattern(round, 4096);
+                client
+                    .write(1, round % 1000 * 8, &data)
+                    .expect("a good host's write");
+                assert!(
+                    client
+                        .read(1, round % 1000 * 8, 8)
+                        .expect("a good host's read")
+                        == data
+                );
+                counted.store(round + 1, Ordering::Relaxed);
+            }
+        });
+        Self {
+            stop,
+            rounds,
+            thread,
+        }
+    }
+
+    /// Waits until it has done 20 rounds more, then ends it; it must not have seen an error.
+    fn goes_on(self, rig: &Rig) {
+        let before = self.rounds.load(Ordering::Relaxed);
+        rig.until("the good host goes on", |_| {
+            self.thread.is_finished() || self.rounds.load(Ordering::Relaxed) >= before + 20
+        });
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the good host saw no error");
+    }
+}
+
+fn icreq() -> Vec<u8> {
+    let mut pdu = vec![0u8; 128];
+    pdu[0] = 0x00;
+    pdu[2] = 128;
+    pdu[4..8].copy_from_slice(&128u32.to_le_bytes());
+    pdu
+}
+
+fn send(rig: &Rig, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(rig.address()).expect("the port is open");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(15)))
+        .expect("a timeout");
+    // The engine may close before everything is sent.
+    let _ = stream.write_all(bytes);
+    stream
+}
+
+/// Whether the engine ends the connection.
+fn is_dropped(mut stream: TcpStream) -> bool {
+    let mut sink = [0; 4096];
+    loop {
+        match stream.read(&mut sink) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
+        }
+    }
+}
+
+#[test]
+fn garbage_is_dropped_with_a_counted_reason_and_a_good_host_goes_on() {
+    let mut rig = Rig::new();
+    let nqn = rig.serve("d", &["malloc:///m?size_mb=16"]);
+    let good = GoodHost::start(&rig, &nqn);
+
+    assert!(is_dropped(send(&rig, &pattern(99, 5000))));
+    rig.until("garbage is counted", |rig| {
+        rig.drops("malformed_header") + rig.drops("unexpected_pdu") >= 1
+    });
+
+    // TCP Transport 1.0c §3.6.2.2: ICReq comes first.
+    let mut capsule = vec![0u8; 72];
+    capsule[..8].copy_from_slice(&[0x04, 0, 72, 0, 72, 0, 0, 0]);
+    assert!(is_dropped(send(&rig, &capsule)));
+    rig.until("a capsule before ICReq is counted", |rig| {
+        rig.drops("unexpected_pdu") >= 1
+    });
+
+    // A length far beyond what any PDU may have.
+    let mut oversized = [icreq(), vec![0u8; 72]].concat();
+    oversized[128..136].copy_from_slice(&[0x04, 0, 72, 72, 0xff, 0xff, 0xff, 0x7f]);
+    assert!(is_dropped(send(&rig, &oversized)));
+    rig.until("an oversized PDU is counted", |rig| {
+        rig.drops("capsule_too_large") + rig.drops("malformed_header") >= 2
+    });
+
+    // Data nobody asked for.
+    let mut unsolicited = [icreq(), vec![0u8; 24 + 512]].concat();
+    unsolicited[128..136].copy_from_slice(&[0x06, 0x04, 24, 24, 0x18, 0x02, 0, 0]);
+    unsolicited[144..148].copy_from_slice(&512u32.to_le_bytes());
+    assert!(is_dropped(send(&rig, &unsolicited)));
+    rig.until("unsolicited data is counted", |rig| {
+        rig.drops("unknown_transfer_tag") >= 1
+    });
+
+    // A command before Connect.
+    let mut early = [icreq(), capsule.clone()].concat();
+    early[136] = 0x02;
+    assert!(is_dropped(send(&rig, &early)));
+
+    good.goes_on(&rig);
+}
+
+#[test]
+fn connections_cut_anywhere_leave_nothing_behind() {
+    let mut rig = Rig::new();
+    let nqn = rig.serve("d", &["malloc:///m?size_mb=16"]);
+    let good = GoodHost::start(&rig, &nqn);
+    let mut connect = vec![0u8; 72 + 1024];
+    connect[..8].copy_from_slice(&[0x04, 0, 72, 72, 0x48, 0x04, 0, 0]);
+    connect[8] = 0x7f;
+    connect[12] = 0x01;
+    let bytes = [icreq(), connect].concat();
+    for cut in (0..bytes.len()).step_by(13) {
+        let stream = send(&rig, &bytes[..cut]);
+        if cut % 2 == 0 {
+            // Without a word, as a host that loses power but whose kernel still resets.
+            drop(stream);
+        } else {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+    rig.until("only the good host's connections are left", |rig| {
+        rig.runtime
+            .block_on(engine::control::dataplane::DataPlane::reactors(&*rig.plane))[0]
+            .connections
+            <= 2
+    });
+    good.goes_on(&rig);
+}
+
+#[test]
+fn a_connect_that_never_finishes_is_given_up() {
+    let mut plane = config();
+    plane.tcp.handshake_timeout = Duration::from_millis(300);
+    let mut rig = Rig::with(plane, Arc::default());
+    let nqn = rig.serve("d", &["malloc:///m?size_mb=16"]);
+    let good = GoodHost::start(&rig, &nqn);
+    let silent = send(&rig, &[]);
+    let half = send(&rig, &icreq());
+    assert!(is_dropped(silent));
+    assert!(is_dropped(half));
+    assert!(rig.drops("handshake_timeout") >= 2);
+    good.goes_on(&rig);
+}
+
+#[test]
+fn a_thousand_idle_sockets_and_one_too_many_do_not_disturb() {
+    let mut plane = config();
+    plane.tcp.connections_max = 1002;
+    let mut rig = Rig::with(plane, Arc::default());
+    let nqn = rig.serve("d", &["malloc:///m?size_mb=16"]);
+    let good = GoodHost::start(&rig, &nqn);
+    let idle: Vec<_> = (0..1000).map(|_| send(&rig, &icreq())).collect();
+    let refused = send(&rig, &icreq());
+    assert!(is_dropped(refused));
+    assert!(rig.drops("too_many_connections") >= 1);
+    good.goes_on(&rig);
+    drop(idle);
+}
+
+#[test]
+fn a_greedy_host_does_not_starve_a_modest_one() {
+    // Eight queues of large reads that are not waited for one by one, and discards of the whole disk, beside one host
+    // that does a single small I/O at a time. The arena is too small for what the greedy host asks.
+    let mut plane = config();
+    plane.reactor.arena_bytes = 8 << 20;
+    let mut rig = Rig::with(plane, Arc::default());
+    let disk = rig.file("disk", 256 << 20);
+    let nqn = rig.serve("d", &[&format!("aio://{}", disk.display())]);
+    let stop = Arc::new(AtomicBool::new(false));
+    let greedy: Vec<_> = (0..2u64)
+        .map(|host| {
+            let name =
+                format!("nqn.2014-08.org.nvmexpress:uuid:cccccccc-0000-0000-0000-{host:012}");
+            let mut client = rig
+                .connect_as(&nqn, &name, |options| options.io_queues = 4)
+                .unwrap();
+            let stopped = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                while !stopped.load(Ordering::Relaxed) {
+                    for queue in 0..4 {
+                        let read = |at: u64| {
+                            let mut sqe = nvme_spec::Sqe::new(0x02, 0, 1);
+                            sqe.set_qword(10, 8192 + at * 256);
+                            sqe.set_dword(12, 255);
+                            (sqe, io_engine_perf::client::IoData::In(128 << 10))
+                        };
+                        let commands: Vec<_> = (0..31).map(read).collect();
+                        client
+                            .raw_all(queue, &commands)
+                            .expect("the greedy host is served too");
+                    }
+                    client.deallocate(1, &[(8192, 400_000)]).expect("a discard");
+                }
+            })
+        })
+        .collect();
+    GoodHost::start(&rig, &nqn).goes_on(&rig);
+    stop.store(true, Ordering::Relaxed);
+    for thread in greedy {
+        thread.join().expect("the greedy host is served too");
+    }
+}
+
+#[test]
+fn a_host_that_falls_silent_is_freed_by_its_own_keep_alive() {
+    // Base 2.0c §3.9: when the keep alive timer expires the association ends. The socket stays open all the while, as
+    // that of a host which died without a word.
+    let mut rig = Rig::new();
+    let nqn = rig.serve("d", &["malloc:///m?size_mb=16"]);
+    let good = GoodHost::start(&rig, &nqn);
+    let silent = rig
+        .connect_as(
+            &nqn,
+            "nqn.2014-08.org.nvmexpress:uuid:dddddddd-0000-0000-0000-000000000001",
+            |options| {
+                options.keep_alive = Duration::from_secs(1);
+                options.io_queues = 4;
+            },
+        )
+        .unwrap();
+    rig.until("the silent host is dropped", |rig| {
+        rig.drops("keep_alive_expired") >= 1
+    });
+    rig.until("only the good host's connections are left", |rig| {
+        rig.runtime
+            .block_on(engine::control::dataplane::DataPlane::reactors(&*rig.plane))[0]
+            .connections
+            <= 2
+    });
+    good.goes_on(&rig);
+    drop(silent);
+}
