@@ -1,0 +1,190 @@
+//! `io_engine.v1.EngineRpc`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::control::stats::OpKind;
+use engine::control::{self, Engine, ObjectStats};
+use proto::io_engine::v1::engine_rpc_server::EngineRpc;
+use proto::io_engine::v1::{
+    Device, DeviceState, GetIoStatsRequest, GetIoStatsResponse, InflightIo, ListDevicesResponse,
+    ListInflightRequest, ListInflightResponse, ListReactorsResponse, ObjectIoStats,
+    OperationIoStats, Reactor, RescanDeviceRequest, Stage,
+};
+use tonic::{Request, Response, Status};
+
+use crate::status::{Doing, status};
+
+/// Commands in one reply.
+const INFLIGHT_MAX: usize = 1000;
+/// Commands looked at when only some of them are wanted.
+const INFLIGHT_SEARCHED_MAX: usize = 65_536;
+
+#[derive(Debug)]
+pub(crate) struct Service {
+    engine: Arc<Engine>,
+}
+
+impl Service {
+    pub(crate) fn new(engine: Arc<Engine>) -> Self {
+        Self { engine }
+    }
+}
+
+#[tonic::async_trait]
+impl EngineRpc for Service {
+    async fn list_reactors(
+        &self,
+        _: Request<()>,
+    ) -> Result<Response<ListReactorsResponse>, Status> {
+        let reactors = self
+            .engine
+            .reactors()
+            .await
+            .into_iter()
+            .map(|reactor| Reactor {
+                cpu: reactor.cpu,
+                driver: reactor.driver,
+                busy_ns: reactor.busy_ns,
+                spin_ns: reactor.spin_ns,
+                sleep_ns: reactor.sleep_ns,
+                connections: reactor.connections,
+                inflight: reactor.inflight,
+                arena_bytes: reactor.arena_bytes,
+                arena_used_bytes: reactor.arena_used_bytes,
+                arena_quarantined_bytes: reactor.arena_quarantined_bytes,
+            });
+        Ok(Response::new(ListReactorsResponse {
+            reactors: reactors.collect(),
+        }))
+    }
+
+    async fn list_inflight(
+        &self,
+        request: Request<ListInflightRequest>,
+    ) -> Result<Response<ListInflightResponse>, Status> {
+        let request = request.into_inner();
+        let limit = match request.limit as usize {
+            0 => INFLIGHT_MAX,
+            limit => limit.min(INFLIGHT_MAX),
+        };
+        let all = request.nqn.is_none() && request.bdev.is_none();
+        let found = self
+            .engine
+            .inflight(if all { limit } else { INFLIGHT_SEARCHED_MAX })
+            .await;
+        let shown = found.into_iter().map(|io| InflightIo {
+            bdev: io
+                .device
+                .and_then(|device| self.engine.device_name(device))
+                .unwrap_or_default(),
+            subnqn: io.subnqn,
+            hostnqn: io.hostnqn,
+            cntlid: io.cntlid.into(),
+            qid: io.qid.into(),
+            cid: io.cid.into(),
+            nsid: io.nsid,
+            operation: io.operation,
+            lba: io.lba,
+            blocks: io.blocks,
+            age_us: micros(io.age),
+            stages: io
+                .stages
+                .into_iter()
+                .map(|(name, at)| Stage {
+                    name,
+                    at_us: micros(at),
+                })
+                .collect(),
+        });
+        let wanted = |io: &InflightIo| {
+            request.nqn.as_ref().is_none_or(|nqn| io.subnqn == *nqn)
+                && request.bdev.as_ref().is_none_or(|bdev| io.bdev == *bdev)
+        };
+        Ok(Response::new(ListInflightResponse {
+            ios: shown.filter(wanted).take(limit).collect(),
+        }))
+    }
+
+    async fn list_devices(&self, _: Request<()>) -> Result<Response<ListDevicesResponse>, Status> {
+        let devices = self.engine.bdevs().into_iter().map(show).collect();
+        Ok(Response::new(ListDevicesResponse { devices }))
+    }
+
+    async fn rescan_device(
+        &self,
+        request: Request<RescanDeviceRequest>,
+    ) -> Result<Response<Device>, Status> {
+        let name = request.into_inner().name;
+        let device = self.engine.rescan_bdev(&name).await;
+        device
+            .map(|device| Response::new(show(device)))
+            .map_err(|problem| status(Doing::Other, &problem))
+    }
+
+    async fn get_io_stats(
+        &self,
+        request: Request<GetIoStatsRequest>,
+    ) -> Result<Response<GetIoStatsResponse>, Status> {
+        let name = request.into_inner().name;
+        let mut objects = self.engine.io_stats().await;
+        if let Some(name) = name {
+            objects.retain(|object| object.name == name);
+            if objects.is_empty() {
+                let text =
+                    format!("there is no open device or served subsystem '{name}'; see bdev state");
+                return Err(Status::not_found(text));
+            }
+        }
+        Ok(Response::new(GetIoStatsResponse {
+            objects: objects.into_iter().map(show_stats).collect(),
+        }))
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    duration.as_micros().try_into().unwrap_or(u64::MAX)
+}
+
+fn show(bdev: control::Bdev) -> Device {
+    let state = if bdev.fault.is_some() {
+        DeviceState::Faulted
+    } else {
+        DeviceState::Online
+    };
+    Device {
+        name: bdev.name,
+        uri: bdev.uri,
+        uuid: bdev.uuid.to_string(),
+        state: state as i32,
+        reason: bdev.fault.unwrap_or_default(),
+        num_blocks: bdev.blocks,
+        blk_size: bdev.block_size,
+        product_name: bdev.product_name,
+        capabilities: bdev.capabilities,
+    }
+}
+
+fn show_stats(object: ObjectStats) -> ObjectIoStats {
+    let used = OpKind::ALL
+        .into_iter()
+        .filter(|kind| object.stats.of(*kind).ops > 0);
+    let operations = used.map(|kind| {
+        let ops = object.stats.of(kind);
+        OperationIoStats {
+            operation: kind.name().to_owned(),
+            ops: ops.ops,
+            bytes: ops.bytes,
+            errors: ops.errors,
+            latency_ns_sum: ops.latency_ns_sum,
+            latency_ns_min: ops.latency_ns_min,
+            latency_ns_max: ops.latency_ns_max,
+            latency_histogram: ops.histogram.to_vec(),
+        }
+    });
+    ObjectIoStats {
+        kind: object.kind.to_owned(),
+        operations: operations.collect(),
+        name: object.name,
+    }
+}
