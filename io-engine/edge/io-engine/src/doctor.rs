@@ -1,0 +1,409 @@
+//! `io-engine doctor`: what this machine allows, and what to change where it is not enough.
+//!
+//! Decides nothing for the engine; it tries what the start would need and says how it went. Each finding that is not in
+//! order names its fix.
+
+use std::fmt;
+use std::fs;
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::ExitCode;
+
+use engine::store::Store;
+use engine_config::{Config, Driver, Environment};
+use rustix::process::{Resource, getrlimit};
+
+use crate::{Fatal, VERSION, holder};
+
+/// Files a reactor may hold open besides one for each connection, and what the control side needs.
+const OTHER_DESCRIPTORS: u64 = 1280;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Grade {
+    /// In order.
+    Ok,
+    /// The engine works, with the loss the text names.
+    Warn,
+    /// The engine would not start.
+    Fail,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, PartialEq, Eq)]
+struct Finding {
+    grade: Grade,
+    subject: &'static str,
+    text: String,
+}
+
+impl Finding {
+    fn new(grade: Grade, subject: &'static str, text: impl Into<String>) -> Self {
+        Self {
+            grade,
+            subject,
+            text: text.into(),
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let grade = match self.grade {
+            Grade::Ok => "ok",
+            Grade::Warn => "warn",
+            Grade::Fail => "FAIL",
+        };
+        write!(f, "{grade:<5} {:<16} {}", self.subject, self.text)
+    }
+}
+
+/// Prints every finding; exit status 1 if the engine would not start.
+pub(crate) fn run(config: &Config, environment: &Environment) -> Result<ExitCode, Fatal> {
+    let mut findings = vec![
+        kernel(config, &reactor::probe()),
+        memlock(config),
+        descriptors(getrlimit(Resource::Nofile).maximum, config),
+        cpu_quota(&cgroup_file("cpu.max")),
+        cpus(config, environment),
+        memory(config, environment),
+        congestion(config),
+        state_dir(&config.state_dir),
+        port("gRPC", config.grpc.address, "--grpc"),
+    ];
+    findings.extend(
+        config
+            .metrics
+            .iter()
+            .map(|listen| port("metrics", listen.address, "--metrics")),
+    );
+    findings.extend(
+        config
+            .nvmf
+            .listen
+            .iter()
+            .map(|listen| port("NVMe/TCP", listen.address, "--nvmf")),
+    );
+    let mut text = format!("io-engine {VERSION}\n");
+    for finding in &findings {
+        text.push_str(&format!("{finding}\n"));
+    }
+    let mut stdout = std::io::stdout().lock();
+    let written = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+    written.map_err(|error| Fatal::Other(format!("standard output: {error}")))?;
+    let failed = findings.iter().any(|finding| finding.grade == Grade::Fail);
+    Ok(if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn kernel(config: &Config, report: &reactor::DriverReport) -> Finding {
+    use reactor::RingState;
+    let subject = "kernel";
+    let fix = match &report.ring {
+        RingState::Available(_) => return Finding::new(Grade::Ok, subject, report.to_string()),
+        RingState::Missing | RingState::TooOld => {
+            "run a kernel of version 6.1 or later for the faster driver"
+        }
+        RingState::Disabled(_) => "set sysctl kernel.io_uring_disabled=0 for the faster driver",
+        RingState::Forbidden => {
+            "allow io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile for the faster driver"
+        }
+        RingState::Failed(_) => "see the kernel's log for the reason",
+    };
+    let forced = config.reactors.driver == Driver::Uring;
+    let grade = if forced { Grade::Fail } else { Grade::Warn };
+    let fix = if forced {
+        format!("{fix}, or start with --driver epoll")
+    } else {
+        fix.to_owned()
+    };
+    Finding::new(grade, subject, format!("{report}; {fix}"))
+}
+
+/// Registered I/O memory counts against the limit; without registration each operation pins its pages anew.
+fn memlock(config: &Config) -> Finding {
+    let wanted = arena_bytes(config);
+    let subject = "RLIMIT_MEMLOCK";
+    match getrlimit(Resource::Memlock).current {
+        Some(limit) if limit < wanted => Finding::new(
+            Grade::Warn,
+            subject,
+            format!(
+                "{} KiB, below the {} KiB of I/O memory: it stays unregistered, which costs a little speed; raise it \
+                 with ulimit -l or LimitMEMLOCK=",
+                limit / 1024,
+                wanted / 1024
+            ),
+        ),
+        Some(limit) => Finding::new(Grade::Ok, subject, format!("{} KiB", limit / 1024)),
+        None => Finding::new(Grade::Ok, subject, "unlimited"),
+    }
+}
+
+fn descriptors(hard: Option<u64>, config: &Config) -> Finding {
+    let connections = u64::from(config.nvmf.connections_max.get());
+    let reactors = config.reactors.cpus.as_slice().len() as u64;
+    let wanted = connections + OTHER_DESCRIPTORS * reactors;
+    let subject = "RLIMIT_NOFILE";
+    match hard {
+        Some(hard) if hard < wanted => Finding::new(
+            Grade::Warn,
+            subject,
+            format!(
+                "{hard}, below the {wanted} that {connections} connections can need: hosts are turned away before \
+                 that; raise the hard limit (LimitNOFILE=) or lower nvmf.connections_max"
+            ),
+        ),
+        Some(hard) => Finding::new(
+            Grade::Ok,
+            subject,
+            format!("{hard} (hard limit; the engine raises its own)"),
+        ),
+        None => Finding::new(Grade::Ok, subject, "unlimited"),
+    }
+}
+
+/// `max 100000` or `50000 100000`, for every group from ours up.
+fn cpu_quota(files: &[String]) -> Finding {
+    let subject = "CPU quota";
+    let quota = files.iter().find_map(|text| {
+        let mut words = text.split_whitespace();
+        let quota: f64 = words.next()?.parse().ok()?;
+        let period: f64 = words.next()?.parse().ok()?;
+        Some(quota / period)
+    });
+    match quota {
+        Some(cpus) => Finding::new(
+            Grade::Warn,
+            subject,
+            format!(
+                "{cpus:.2} CPUs by control group: reactors never spin, and are paused when the quota is used up; use \
+                 whole CPUs (cpuset) without a quota"
+            ),
+        ),
+        None => Finding::new(Grade::Ok, subject, "none"),
+    }
+}
+
+fn cpus(config: &Config, environment: &Environment) -> Finding {
+    let list = |cpus: &[u32]| {
+        cpus.iter()
+            .map(u32::to_string)
+            .collect::<Vec<_>>()
+            .join(",")
+    };
+    let reactors = config.reactors.cpus.as_slice();
+    let others: Vec<u32> = environment
+        .cpus
+        .iter()
+        .filter(|cpu| !reactors.contains(cpu))
+        .copied()
+        .collect();
+    let subject = "CPUs";
+    if others.is_empty() {
+        let text = format!(
+            "reactors on {}, and no CPU left for the control side: calls compete with I/O; allow the process one more, \
+             or give reactors fewer (-l)",
+            list(reactors)
+        );
+        return Finding::new(Grade::Warn, subject, text);
+    }
+    Finding::new(
+        Grade::Ok,
+        subject,
+        format!(
+            "reactors on {}, control side on {}",
+            list(reactors),
+            list(&others)
+        ),
+    )
+}
+
+fn arena_bytes(config: &Config) -> u64 {
+    let reactors = config.reactors.cpus.as_slice().len() as u64;
+    (u64::from(config.memory.arena_mib.get()) << 20) * reactors
+}
+
+/// The configuration was refused already if it did not fit; this shows by how much it does.
+fn memory(config: &Config, environment: &Environment) -> Finding {
+    let wanted = arena_bytes(config) >> 20;
+    match environment.memory_bytes {
+        Some(bytes) => {
+            let text = format!(
+                "{wanted} MiB of I/O memory, {} MiB usable by this process",
+                bytes >> 20
+            );
+            Finding::new(Grade::Ok, "memory", text)
+        }
+        None => {
+            let text = format!(
+                "{wanted} MiB of I/O memory; how much there is cannot be read; mount /proc"
+            );
+            Finding::new(Grade::Warn, "memory", text)
+        }
+    }
+}
+
+fn congestion(config: &Config) -> Finding {
+    let subject = "TCP";
+    let available = fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control")
+        .unwrap_or_default();
+    let available = available.trim();
+    match &config.nvmf.tcp_congestion {
+        Some(name)
+            if !available
+                .split_whitespace()
+                .any(|known| known == name.as_str()) =>
+        {
+            Finding::new(
+                Grade::Fail,
+                subject,
+                format!(
+                    "congestion control '{}' is not available; modprobe tcp_{}, or use one of: {available}",
+                    name.as_str(),
+                    name.as_str()
+                ),
+            )
+        }
+        Some(name) => Finding::new(
+            Grade::Ok,
+            subject,
+            format!("congestion control {}", name.as_str()),
+        ),
+        None => Finding::new(
+            Grade::Ok,
+            subject,
+            format!("congestion control of the system; there are: {available}"),
+        ),
+    }
+}
+
+fn state_dir(dir: &Path) -> Finding {
+    let subject = "state directory";
+    match Store::open(dir).and_then(|store| store.load()) {
+        Ok(contents) => {
+            let counts = (contents.devices.len(), contents.subsystems.len());
+            let text = format!(
+                "{}: writable, {} devices, {} subsystems",
+                dir.display(),
+                counts.0,
+                counts.1
+            );
+            Finding::new(Grade::Ok, subject, text)
+        }
+        Err(error) => Finding::new(Grade::Fail, subject, error.to_string()),
+    }
+}
+
+fn port(what: &'static str, address: SocketAddr, flag: &str) -> Finding {
+    match TcpListener::bind(address) {
+        Ok(_) => Finding::new(Grade::Ok, "port", format!("{what} {address} is free")),
+        Err(error) => {
+            let by = holder::of(address)
+                .map(|holder| format!(", held by {holder}"))
+                .unwrap_or_default();
+            let text =
+                format!("{what} {address}: {error}{by}; choose another with {flag} ADDR:PORT");
+            Finding::new(Grade::Fail, "port", text)
+        }
+    }
+}
+
+/// Contents of `name` in this process's control group and those above it.
+fn cgroup_file(name: &str) -> Vec<String> {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = own
+        .lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .unwrap_or("/");
+    let files = Path::new(own).ancestors().map(|dir| {
+        let below = dir.to_str().unwrap_or_default().trim_start_matches('/');
+        Path::new("/sys/fs/cgroup").join(below).join(name)
+    });
+    files
+        .filter_map(|file| fs::read_to_string(file).ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use engine_config::Overrides;
+
+    use super::*;
+
+    fn config(overrides: Overrides) -> Config {
+        let environment = Environment {
+            home: Some("/home/u".into()),
+            cpus: vec![0, 1],
+            memory_bytes: Some(4 << 30),
+            ..Environment::default()
+        };
+        Config::load(&overrides, &environment).unwrap()
+    }
+
+    #[test]
+    fn a_quota_and_few_descriptors_are_warned_about_with_a_fix() {
+        let finding = cpu_quota(&["max 100000\n".into(), "150000 100000\n".into()]);
+        assert_eq!(finding.grade, Grade::Warn);
+        assert!(finding.text.starts_with("1.50 CPUs"), "{finding}");
+        assert_eq!(cpu_quota(&["max 100000\n".into()]).grade, Grade::Ok);
+        let finding = descriptors(Some(1024), &config(Overrides::default()));
+        assert_eq!(finding.grade, Grade::Warn);
+        assert!(finding.text.contains("LimitNOFILE="), "{finding}");
+        assert_eq!(
+            descriptors(None, &config(Overrides::default())).grade,
+            Grade::Ok
+        );
+    }
+
+    #[test]
+    fn what_would_stop_the_start_fails() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let finding = port("gRPC", taken.local_addr().unwrap(), "--grpc");
+        assert_eq!(finding.grade, Grade::Fail);
+        assert!(
+            finding.text.contains("held by pid") && finding.text.contains("--grpc ADDR:PORT"),
+            "{finding}"
+        );
+
+        let held = tempfile::tempdir().unwrap();
+        let _store = Store::open(held.path()).unwrap();
+        assert_eq!(state_dir(held.path()).grade, Grade::Fail);
+        assert_eq!(state_dir(Path::new("/proc/nowhere")).grade, Grade::Fail);
+
+        let overrides = Overrides {
+            tcp_congestion: Some("nosuch".into()),
+            ..Overrides::default()
+        };
+        assert_eq!(congestion(&config(overrides)).grade, Grade::Fail);
+    }
+
+    #[test]
+    fn a_forbidden_ring_fails_only_where_it_was_asked_for() {
+        let report = reactor::DriverReport {
+            kernel: "6.1".into(),
+            ring: reactor::RingState::Forbidden,
+            chosen: reactor::DriverKind::Epoll,
+        };
+        assert_eq!(
+            kernel(&config(Overrides::default()), &report).grade,
+            Grade::Warn
+        );
+        let overrides = Overrides {
+            driver: Some("uring".into()),
+            ..Overrides::default()
+        };
+        let finding = kernel(&config(overrides), &report);
+        assert_eq!(finding.grade, Grade::Fail);
+        assert!(
+            finding.text.ends_with("or start with --driver epoll"),
+            "{finding}"
+        );
+    }
+}

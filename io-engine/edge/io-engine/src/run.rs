@@ -1,0 +1,247 @@
+//! Starting and stopping, in order.
+//!
+//! Start: state store (exclusive) → control listeners → reactors → devices and subsystems → gRPC and metrics → ready.
+//! Stop: no further calls → hosts disconnected, device operations finished → store closed.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::control::dataplane::{DataPlane, ProblemKind};
+use engine::control::{Engine, Options};
+use engine::plane::{Plane, PlaneConfig, ReservationStore};
+use engine::store::Store;
+use engine_config::{Config, Environment, ListenAddress};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::{Fatal, VERSION, holder, metrics_server, notify};
+
+/// Threads of the control side.
+const CONTROL_THREADS: usize = 2;
+/// Calls being served when the stop begins have this long to end.
+const CALL_DRAIN: Duration = Duration::from_secs(5);
+
+/// Runs the engine until a signal stops it.
+pub(crate) fn run(config: &Config, environment: &Environment) -> Result<ExitCode, Fatal> {
+    raise_descriptor_limit();
+    let store = Store::open(&config.state_dir).map_err(|error| Fatal::Other(error.to_string()))?;
+    let runtime = control_runtime(config, environment)?;
+    let outcome = runtime.block_on(serve(config, environment, Arc::new(store)));
+    // A call that hangs in a device must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+async fn serve(
+    config: &Config,
+    environment: &Environment,
+    store: Arc<Store>,
+) -> Result<ExitCode, Fatal> {
+    let mut signals = Signals::listen()?;
+    let grpc = listen(config, &config.grpc, "--grpc")?;
+    let metrics = config
+        .metrics
+        .as_ref()
+        .map(|address| listen(config, address, "--metrics"))
+        .transpose()?;
+    for address in &config.nvmf.listen {
+        // The reactors listen themselves; asked here, the line can name the setting.
+        drop(try_listen(config, address, "--nvmf")?);
+    }
+    let reservations: Arc<dyn ReservationStore> = Arc::<Store>::clone(&store);
+    let plane = Plane::start(PlaneConfig::new(config, VERSION), reservations);
+    let plane = plane.map_err(|problem| reactors_failed(config, &problem))?;
+    let data_plane: Arc<dyn DataPlane> = Arc::<Plane>::clone(&plane);
+    let engine = Engine::start(Arc::clone(&store), data_plane, options(config)).await;
+    let engine = engine.map_err(|error| Fatal::Other(error.to_string()))?;
+
+    let grpc_address = address_of(&grpc)?;
+    let (stop, stopped) = watch::channel(false);
+    let mut grpc = tokio::spawn(engine_grpc::serve(
+        Arc::clone(&engine),
+        grpc,
+        until(stopped.clone()),
+    ));
+    let metrics = metrics.map(|listener| {
+        tokio::spawn(metrics_server::serve(
+            Arc::clone(&engine),
+            listener,
+            until(stopped),
+        ))
+    });
+    announce(config, grpc_address, &engine.listening());
+    notify::notify(environment.notify_socket.as_deref(), "READY=1");
+
+    let failed = tokio::select! {
+        name = signals.next() => {
+            tracing::info!(signal = name, "stopping");
+            None
+        }
+        ended = &mut grpc => Some(match ended {
+            Ok(Err(error)) => error.to_string(),
+            Ok(Ok(())) | Err(_) => "gRPC server: ended by itself; see the log".to_owned(),
+        }),
+    };
+    notify::notify(environment.notify_socket.as_deref(), "STOPPING=1");
+    signals.exit_on_next();
+    // Fails only if the servers are gone already.
+    let _ = stop.send(true);
+    if failed.is_none() && tokio::time::timeout(CALL_DRAIN, grpc).await.is_err() {
+        tracing::warn!("calls did not end in time and are cut off");
+    }
+    if let Some(metrics) = metrics {
+        metrics.abort();
+    }
+    plane.stop().await;
+    drop(engine);
+    tracing::info!("stopped");
+    match failed {
+        None => Ok(ExitCode::SUCCESS),
+        Some(text) => Err(Fatal::Other(text)),
+    }
+}
+
+fn options(config: &Config) -> Options {
+    Options {
+        node_name: config.node_name.as_str().to_owned(),
+        version: VERSION.to_owned(),
+        advertise: config.nvmf.advertise,
+        open_deadline: config.io.device_deadline(),
+        declared: config.devices.clone(),
+    }
+}
+
+/// The one line on standard output.
+fn announce(config: &Config, grpc: SocketAddr, nvmf: &[SocketAddr]) {
+    let list: Vec<String> = nvmf.iter().map(SocketAddr::to_string).collect();
+    let list = list.join(",");
+    let mut stdout = std::io::stdout().lock();
+    let printed = writeln!(stdout, "ready grpc={grpc} nvmf={list}").and_then(|()| stdout.flush());
+    if let Err(error) = printed {
+        tracing::warn!(%error, "standard output is closed");
+    }
+    let state_dir = config.state_dir.display();
+    tracing::info!(version = VERSION, node = config.node_name.as_str(), %grpc, nvmf = %list, %state_dir, "ready");
+}
+
+fn reactors_failed(config: &Config, problem: &engine::control::dataplane::Problem) -> Fatal {
+    match (problem.kind(), config.nvmf.listen.first()) {
+        (ProblemKind::Busy, Some(address)) => {
+            let in_use = std::io::Error::from(std::io::ErrorKind::AddrInUse);
+            let holder = holder::of(address.address);
+            Fatal::Config(config.address_error(address, "--nvmf", &in_use, holder.as_deref()))
+        }
+        _ => Fatal::Other(problem.to_string()),
+    }
+}
+
+fn try_listen(config: &Config, listen: &ListenAddress, flag: &str) -> Result<StdListener, Fatal> {
+    StdListener::bind(listen.address).map_err(|error| {
+        let holder = holder::of(listen.address);
+        Fatal::Config(config.address_error(listen, flag, &error, holder.as_deref()))
+    })
+}
+
+fn listen(config: &Config, listen: &ListenAddress, flag: &str) -> Result<TcpListener, Fatal> {
+    let listener = try_listen(config, listen, flag)?;
+    let listener = listener
+        .set_nonblocking(true)
+        .and_then(|()| TcpListener::from_std(listener));
+    listener.map_err(|error| Fatal::Other(format!("{flag}: {error}")))
+}
+
+fn address_of(listener: &TcpListener) -> Result<SocketAddr, Fatal> {
+    listener
+        .local_addr()
+        .map_err(|error| Fatal::Other(format!("--grpc: {error}")))
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is a stop too.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// A descriptor a connection and a file: the soft limit is raised to the hard one, as a daemon should by itself.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, current = ?limit.current, "the limit of open files could not be raised");
+    }
+}
+
+/// The control side's threads, kept off the reactors' CPUs where there are others.
+fn control_runtime(config: &Config, environment: &Environment) -> Result<Runtime, Fatal> {
+    let reactors = config.reactors.cpus.as_slice();
+    let mut others = CpuSet::new();
+    for cpu in environment
+        .cpus
+        .iter()
+        .filter(|cpu| !reactors.contains(cpu))
+    {
+        others.set(*cpu as usize);
+    }
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all();
+    if others.count() > 0 {
+        builder.on_thread_start(move || {
+            // Where the system refuses, the threads share the reactors' CPUs; slower, not wrong.
+            let _ = sched_setaffinity(None, &others);
+        });
+    }
+    builder
+        .build()
+        .map_err(|error| Fatal::Other(format!("the control threads do not start: {error}")))
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Fatal> {
+        let listen = |kind| signal(kind).map_err(|error| Fatal::Other(format!("signals: {error}")));
+        Ok(Self {
+            term: listen(SignalKind::terminate())?,
+            int: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+        }
+    }
+
+    /// From here on a signal ends the process at once.
+    fn exit_on_next(mut self) -> JoinHandle<()> {
+        tokio::spawn(async move {
+            let number = match self.next().await {
+                "SIGINT" => SignalKind::interrupt().as_raw_value(),
+                _ => SignalKind::terminate().as_raw_value(),
+            };
+            crate::complain("second signal: exiting at once");
+            std::process::exit(128 + number);
+        })
+    }
+}
