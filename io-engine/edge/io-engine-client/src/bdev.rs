@@ -1,0 +1,235 @@
+//! `bdev`: block devices of the engine.
+
+use proto::io_engine::v1::engine_rpc_client::EngineRpcClient;
+use proto::io_engine::v1::{Device, DeviceState, ListDevicesResponse, RescanDeviceRequest};
+use proto::mayastor::v1::bdev_rpc_client::BdevRpcClient;
+use proto::mayastor::v1::{
+    BdevShareRequest, BdevUnshareRequest, CreateBdevRequest, DestroyBdevRequest, ListBdevOptions,
+    ListBdevResponse, ShareProtocol,
+};
+
+use crate::cli::{Bdev, Protocol};
+use crate::context::{Context, Failure};
+use crate::output::{Table, Units, size};
+
+pub(crate) async fn run(context: Context, command: Bdev) -> Result<(), Failure> {
+    let mut client = BdevRpcClient::new(context.channel());
+    let mut engine = EngineRpcClient::new(context.channel());
+    match command {
+        Bdev::List => {
+            let reply = context
+                .call("bdev list", client.list(ListBdevOptions { name: None }))
+                .await?;
+            context.table(&reply, |reply| list_table(reply, context.units))
+        }
+        Bdev::State => {
+            let reply = context.call("bdev state", engine.list_devices(())).await?;
+            context.table(&reply, |reply| state_table(reply, context.units))
+        }
+        Bdev::Create { uri } => {
+            let what = format!("bdev create {uri}");
+            let reply = context
+                .call(what, client.create(CreateBdevRequest { uri }))
+                .await?;
+            context.line(&reply, |reply| {
+                reply
+                    .bdev
+                    .as_ref()
+                    .map(|bdev| bdev.name.clone())
+                    .unwrap_or_default()
+            })
+        }
+        Bdev::Destroy { name } => {
+            let what = format!("bdev destroy {name}");
+            let uri = uri_of(&context, &mut client, name).await?;
+            context
+                .call(what, client.destroy(DestroyBdevRequest { uri }))
+                .await?;
+            context.line(&(), |()| "destroyed".to_owned())
+        }
+        Bdev::Share {
+            name,
+            protocol,
+            allowed_hosts,
+        } => share(&context, &mut client, name, protocol, allowed_hosts).await,
+        Bdev::Unshare { name } => {
+            let what = format!("bdev unshare {name}");
+            context
+                .call(what, client.unshare(BdevUnshareRequest { name }))
+                .await?;
+            context.line(&(), |()| "unshared".to_owned())
+        }
+        Bdev::Rescan { name } => {
+            let what = format!("bdev rescan {name}");
+            let reply = context
+                .call(what, engine.rescan_device(RescanDeviceRequest { name }))
+                .await?;
+            context.line(&reply, |device: &Device| {
+                format!(
+                    "{}: {} blocks of {} bytes",
+                    device.name, device.num_blocks, device.blk_size
+                )
+            })
+        }
+    }
+}
+
+/// Exports a device and prints where it is found.
+async fn share(
+    context: &Context,
+    client: &mut BdevRpcClient<tonic::transport::Channel>,
+    name: String,
+    protocol: Protocol,
+    allowed_hosts: Vec<String>,
+) -> Result<(), Failure> {
+    let what = format!("bdev share {name}");
+    let protocol = match protocol {
+        Protocol::Nvmf => ShareProtocol::Nvmf,
+        Protocol::Iscsi => ShareProtocol::Iscsi,
+        Protocol::None => ShareProtocol::None,
+    };
+    let request = BdevShareRequest {
+        name,
+        protocol: protocol as i32,
+        allowed_hosts,
+    };
+    let reply = context.call(what, client.share(request)).await?;
+    context.line(&reply, |reply| {
+        reply
+            .bdev
+            .as_ref()
+            .map(|bdev| bdev.share_uri.clone())
+            .unwrap_or_default()
+    })
+}
+
+/// The URI a device was created from; a URI stands for itself.
+async fn uri_of(
+    context: &Context,
+    client: &mut BdevRpcClient<tonic::transport::Channel>,
+    name: String,
+) -> Result<String, Failure> {
+    if name.contains("://") {
+        return Ok(name);
+    }
+    let what = format!("bdev destroy {name}");
+    let options = ListBdevOptions { name: Some(name) };
+    let reply = context.call(&what, client.list(options)).await?;
+    match reply.bdevs.into_iter().next() {
+        Some(bdev) => Ok(bdev.uri),
+        None => Err(Failure::new(
+            what,
+            "NOT_FOUND: there is no such device; see bdev list",
+        )),
+    }
+}
+
+fn list_table(reply: &ListBdevResponse, units: Option<Units>) -> Table {
+    let mut table = Table::new(&[
+        "UUID",
+        ">NUM_BLOCKS",
+        ">BLK_SIZE",
+        ">CAPACITY",
+        "CLAIMED_BY",
+        "NAME",
+        "SHARE_URI",
+    ]);
+    for bdev in &reply.bdevs {
+        let capacity = bdev.num_blocks.saturating_mul(bdev.blk_size.into());
+        table.row(vec![
+            bdev.uuid.clone(),
+            bdev.num_blocks.to_string(),
+            bdev.blk_size.to_string(),
+            size(capacity, units),
+            bdev.claimed_by.clone(),
+            bdev.name.clone(),
+            bdev.share_uri.clone(),
+        ]);
+    }
+    table
+}
+
+fn state_table(reply: &ListDevicesResponse, units: Option<Units>) -> Table {
+    let mut table = Table::new(&[
+        "NAME",
+        "STATE",
+        ">CAPACITY",
+        "PRODUCT",
+        "CAPABILITIES",
+        "URI",
+        "REASON",
+    ]);
+    for device in &reply.devices {
+        let state = match device.state() {
+            DeviceState::Online => "online",
+            DeviceState::Faulted => "faulted",
+            DeviceState::Unspecified => "unknown",
+        };
+        let capacity = device.num_blocks.saturating_mul(device.blk_size.into());
+        table.row(vec![
+            device.name.clone(),
+            state.to_owned(),
+            size(capacity, units),
+            device.product_name.clone(),
+            device.capabilities.clone(),
+            device.uri.clone(),
+            device.reason.clone(),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_has_upstreams_columns() {
+        let reply = ListBdevResponse {
+            bdevs: vec![proto::mayastor::v1::Bdev {
+                name: "m0".into(),
+                uuid: "3fa85f64-5717-4562-b3fc-2c963f66afa6".into(),
+                num_blocks: 131_072,
+                blk_size: 512,
+                claimed: true,
+                claimed_by: "NVMe-oF Target".into(),
+                share_uri: "nvmf+tcp://10.0.0.1:8420/nqn.2019-05.io.openebs:m0".into(),
+                ..Default::default()
+            }],
+        };
+        let expected = "\
+UUID                                  NUM_BLOCKS  BLK_SIZE   CAPACITY  CLAIMED_BY      NAME  SHARE_URI
+3fa85f64-5717-4562-b3fc-2c963f66afa6      131072       512  64.00 MiB  NVMe-oF Target  m0    nvmf+tcp://10.0.0.1:8420/nqn.2019-05.io.openebs:m0
+";
+        assert_eq!(list_table(&reply, Some(Units::I)).render(true), expected);
+    }
+
+    #[test]
+    fn json_uses_the_names_of_the_proto_files() {
+        let reply = ListBdevResponse {
+            bdevs: vec![proto::mayastor::v1::Bdev::default()],
+        };
+        let json = serde_json::to_value(&reply).unwrap();
+        let keys: Vec<&String> = json["bdevs"][0].as_object().unwrap().keys().collect();
+        let mut names = [
+            "name",
+            "uuid",
+            "num_blocks",
+            "blk_size",
+            "claimed",
+            "claimed_by",
+            "aliases",
+            "uri",
+            "product_name",
+            "share_uri",
+        ];
+        names.sort_unstable();
+        let mut keys: Vec<&str> = keys.into_iter().map(String::as_str).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, names);
+        let features = proto::mayastor::v1::MayastorFeatures::default();
+        let json = serde_json::to_value(features).unwrap();
+        assert_eq!(json["asymmetricNamespaceAccess"], false);
+        assert_eq!(json["nexus_label_version"], 0);
+    }
+}

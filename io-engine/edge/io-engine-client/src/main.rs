@@ -1,0 +1,66 @@
+//! Command line client of the io-engine gRPC API.
+//!
+//! What it decides: commands, columns, units. What it does not: anything about storage; every command is one or two
+//! calls of the API. Commands and columns of `bdev`, `controller`, `device`, `perf` and `stats` are those of the client
+//! of OpenEBS Mayastor; `subsystem`, `inflight`, `reactors`, `bdev rescan`, `bdev state` and `stats device` are ours.
+//!
+//! Exit status: 0 done; 1 the engine refused or cannot be reached (one line on standard error with the gRPC status);
+//! 2 the command line is wrong.
+
+mod bdev;
+mod cli;
+mod context;
+mod engine;
+mod host;
+mod output;
+mod stats;
+mod subsystem;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+use crate::context::{Context, Failure};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new("cannot start", error.to_string()))
+        .and_then(|runtime| runtime.block_on(run(cli)));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Nothing is left to be done when standard error is closed.
+            let _ = writeln!(std::io::stderr(), "io-engine-client: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    if cli.api_version != "v1" {
+        return Err(Failure::new(
+            "API_VERSION",
+            format!(
+                "'{}' is not served; set it to v1 or unset it",
+                cli.api_version
+            ),
+        ));
+    }
+    let context = Context::connect(&cli).await?;
+    match cli.command {
+        Command::Bdev(command) => bdev::run(context, command).await,
+        Command::Controller(command) => host::controller(context, command).await,
+        Command::Device(command) => host::device(context, command).await,
+        Command::Perf(command) => host::perf(context, command).await,
+        Command::Stats(command) => stats::run(context, command).await,
+        Command::Subsystem(command) => subsystem::run(context, command).await,
+        Command::Inflight(filter) => engine::inflight(context, filter).await,
+        Command::Reactors => engine::reactors(context).await,
+        Command::Info => host::info(context).await,
+    }
+}
