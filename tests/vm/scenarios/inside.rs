@@ -1,0 +1,79 @@
+//! The engine runs in the guest, on Debian's own kernel, and the host side is the same machine.
+
+use vm_tests::{Lab, PATIENCE, Scenario, Vm};
+
+pub(crate) const SCENARIO: Scenario = Scenario {
+    name: "inside",
+    about: "the engine inside the guest, on both drivers, found with connect-all",
+    provokes: &[],
+    run,
+};
+
+fn run(vm: &mut Vm, lab: &mut Lab) {
+    let size = lab.put_engine_into_share();
+    assert!(size > 0, "there is an engine to run");
+    vm.sh_within(
+        3 * PATIENCE,
+        "mkdir -p /mnt/share /opt && mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 share /mnt/share && \
+         cp /mnt/share/io-engine /mnt/share/io-engine-client /opt/ && \
+         (cd /mnt/share/root && find . -type f | grep '\\.so' | while read -r lib; do \
+            mkdir -p \"/$(dirname \"$lib\")\" && { [ -e \"/$lib\" ] || cp \"$lib\" \"/$lib\"; } || exit 1; done) && \
+         umount /mnt/share",
+    );
+    // A file system on a loop device takes O_DIRECT; the guest's root file system does not.
+    vm.sh_within(
+        3 * PATIENCE,
+        "dd if=/dev/zero of=/tmp/backing bs=1M count=96 && mkfs.ext4 -q -F /tmp/backing && \
+         mkdir -p /run/files && mount -o loop /tmp/backing /run/files && \
+         truncate -s 32M /run/files/direct.img && truncate -s 32M /tmp/buffered.img",
+    );
+    for driver in ["uring", "epoll"] {
+        serve_and_use(vm, driver);
+    }
+    vm.sh("umount /run/files; rm -f /tmp/backing /tmp/buffered.img /opt/io-engine");
+}
+
+fn serve_and_use(vm: &mut Vm, driver: &str) {
+    let engine = vm.background(&format!(
+        "echo $$ >/run/engine.pid; exec /opt/io-engine --driver {driver} --state-dir /run/state-{driver} \
+         --grpc 127.0.0.1:10124 --nvmf 127.0.0.1:8420"
+    ));
+    let client = "/opt/io-engine-client -b http://127.0.0.1:10124";
+    vm.wait_until(
+        "the engine answers",
+        PATIENCE,
+        &format!("{client} bdev list"),
+    );
+    for uri in [
+        "aio:///run/files/direct.img?blk_size=512",
+        "uring:///tmp/buffered.img?blk_size=512",
+        "malloc:///ram?size_mb=32",
+    ] {
+        let name = vm.sh(&format!("{client} bdev create '{uri}'"));
+        vm.sh(&format!("{client} bdev share {name}"));
+    }
+    let listed = vm.sh("nvme discover -t tcp -a 127.0.0.1 -s 8420");
+    assert_eq!(
+        listed.matches("subtype: nvme subsystem").count(),
+        3,
+        "{listed}"
+    );
+    vm.sh("nvme connect-all -t tcp -a 127.0.0.1 -s 8420");
+    vm.wait_until(
+        "three disks",
+        PATIENCE,
+        "[ $(ls /dev/nvme?n1 | wc -l) = 3 ]",
+    );
+    for disk in vm.sh("ls /dev/nvme?n1").lines() {
+        vm.sh_within(
+            3 * PATIENCE,
+            &format!(
+                "fio --name=inside --filename={disk} --ioengine=libaio --direct=1 --iodepth=8 --rw=randwrite \
+                 --bssplit=4k/70:64k/30 --size=16m --verify=crc32c --verify_fatal=1 --minimal"
+            ),
+        );
+    }
+    vm.sh("nvme disconnect-all");
+    vm.sh("kill -TERM $(cat /run/engine.pid)");
+    vm.finish(engine, PATIENCE);
+}

@@ -1,0 +1,426 @@
+//! The servers that are compared, and how each is brought up.
+//!
+//! Decides: command lines and device set-up of each contender. All serve 256 MiB of RAM in blocks of 512 bytes on
+//! loopback, with one core. Both ends of every connection use [`CONGESTION_CONTROL`]: our programs are told so by flag;
+//! SPDK has no such option, so the system's default is changed while it runs.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::error::Error;
+use super::host::IdleHost;
+use super::machine::{CONGESTION_CONTROL, INITIATOR_CORE, Interrupt, SERVER_CORE, Setting};
+use super::process::{Process, Program};
+
+/// Size of the RAM disk of every contender: larger than a last-level cache share, so that payload is cold.
+pub(crate) const DISK_MIB: u32 = 256;
+/// Data a command capsule may carry, for every contender: a 4 KiB write needs no second exchange.
+const IN_CAPSULE_BYTES: u32 = 4096;
+/// Slots of a queue, for every contender: a queue of 128 slots, the usual default, holds 127 commands.
+const QUEUE_DEPTH: u32 = 256;
+/// How long a server may take until it listens. SPDK touches all its hugepages first.
+const START_WITHIN: Duration = Duration::from_secs(60);
+/// How long one set-up command may take.
+const COMMAND_WITHIN: Duration = Duration::from_secs(30);
+/// Hugepages of 2 MiB for `nvmf_tgt` and `spdk_nvme_perf` together.
+const HUGEPAGES: &str = "1024";
+/// Memory of `nvmf_tgt` and of `spdk_nvme_perf`, in MiB.
+const SPDK_TARGET_MIB: &str = "1024";
+pub(crate) const SPDK_PERF_MIB: &str = "512";
+/// Subsystem name of the SPDK target.
+const SPDK_NQN: &str = "nqn.2016-06.io.spdk:bench";
+/// Prefix of the subsystem names of the engine.
+const ENGINE_NQN_PREFIX: &str = "nqn.2019-05.io.openebs:";
+
+/// A server to compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Contender {
+    /// The engine on io_uring.
+    Ours,
+    /// The engine on its epoll driver.
+    Epoll,
+    /// A bare TCP pair that moves the same bytes and does nothing else.
+    Limit,
+    /// SPDK's `nvmf_tgt`.
+    Spdk,
+    /// `fio` on the bare file; it is its own initiator.
+    Fio,
+}
+
+impl Contender {
+    /// Name in tables.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "ours",
+            Self::Epoll => "epoll",
+            Self::Limit => "limit",
+            Self::Spdk => "SPDK",
+            Self::Fio => "fio",
+        }
+    }
+}
+
+/// Where things are, and what may stop the run.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    /// Cores of this machine.
+    pub(crate) cores: usize,
+    /// Directory of the release binaries.
+    pub(crate) binaries: PathBuf,
+    /// Directory for state, outputs and the file of the file-backed cases.
+    pub(crate) work: PathBuf,
+    /// SPDK tree, where there is one.
+    pub(crate) spdk: Option<PathBuf>,
+    pub(crate) interrupt: Interrupt,
+}
+
+impl Setup {
+    /// Path of one of our release binaries.
+    pub(crate) fn binary(&self, name: &str) -> PathBuf {
+        self.binaries.join(name)
+    }
+
+    /// Runs a short command to its end on the initiator's core and returns what it printed.
+    pub(crate) fn command(&self, program: &Program) -> Result<String, Error> {
+        let mut process = Process::start(program, &self.work)?;
+        process.wait(COMMAND_WITHIN, &self.interrupt)?;
+        Ok(process.printed())
+    }
+}
+
+/// What an initiator connects to.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
+    /// Subsystem name; empty for the limit pair, which has none.
+    pub(crate) nqn: String,
+}
+
+/// A server that is up.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) contender: Contender,
+    pub(crate) process: Process,
+    pub(crate) target: Target,
+}
+
+/// Which loop the engine runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Driver {
+    Uring,
+    Epoll,
+}
+
+impl Driver {
+    /// Name in the engine's configuration and in case names.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Uring => "uring",
+            Self::Epoll => "epoll",
+        }
+    }
+}
+
+/// Starts the engine with one device and exports it.
+///
+/// `device` is the URI the device is made from; `name` is its name and must be what the URI gives it.
+pub(crate) fn start_engine(
+    setup: &Setup,
+    driver: Driver,
+    name: &'static str,
+    device: &str,
+) -> Result<Server, Error> {
+    let contender = match driver {
+        Driver::Uring => Contender::Ours,
+        Driver::Epoll => Contender::Epoll,
+    };
+    let state = setup.work.join(format!("{name}.state"));
+    renew_directory(&state)?;
+    let address = free_address()?;
+    let config = setup.work.join(format!("{name}.toml"));
+    let text = engine_config(
+        &state,
+        driver,
+        address,
+        free_address()?,
+        free_address()?,
+        device,
+    );
+    fs::write(&config, text).map_err(|source| Error::Machine {
+        operation: "write",
+        path: config.clone(),
+        source,
+    })?;
+    // The reactor pins itself to the server's core, and the engine keeps its control threads off the reactors' cores.
+    let program = Program::new(
+        name,
+        setup.binary("io-engine"),
+        INITIATOR_CORE,
+        &["--config"],
+    )
+    .with(config)
+    .on_both_cores();
+    let mut process = Process::start(&program, &setup.work)?;
+    let target = Target {
+        address,
+        nqn: format!("{ENGINE_NQN_PREFIX}{}", exported_name(device)),
+    };
+    // Listening is not enough: the device may be exported a moment later.
+    process.wait_until(START_WITHIN, &setup.interrupt, |_| {
+        IdleHost::connect(&target).is_ok()
+    })?;
+    Ok(Server {
+        contender,
+        process,
+        target,
+    })
+}
+
+/// The name the engine gives the device of a URI: the path of a file, the bare name of a RAM disk.
+fn exported_name(uri: &str) -> &str {
+    let (scheme, rest) = uri.split_once("://").unwrap_or(("", uri));
+    let path = rest.split('?').next().unwrap_or_default();
+    match scheme {
+        "aio" | "uring" => path,
+        _ => path.trim_start_matches('/'),
+    }
+}
+
+/// Configuration of an engine under measurement: one reactor, one exported device, defaults for the rest but the
+/// queue depth, which must hold 128 commands at once.
+fn engine_config(
+    state: &Path,
+    driver: Driver,
+    nvmf: SocketAddr,
+    grpc: SocketAddr,
+    metrics: SocketAddr,
+    device: &str,
+) -> String {
+    let driver = driver.name();
+    format!(
+        "state_dir = {state:?}\n\
+         [reactors]\ncpus = \"{SERVER_CORE}\"\ndriver = \"{driver}\"\n\
+         [nvmf]\nlisten = [\"{nvmf}\"]\ntcp_congestion = \"{CONGESTION_CONTROL}\"\nqueue_depth_max = {QUEUE_DEPTH}\n\
+         in_capsule_bytes = {IN_CAPSULE_BYTES}\n\
+         [grpc]\nlisten = \"{grpc}\"\n\
+         [metrics]\nlisten = \"{metrics}\"\n\
+         [[device]]\nuri = {device:?}\nshare = true\n"
+    )
+}
+
+/// URI of the RAM disk, for a device called `name`.
+pub(crate) fn malloc_uri(name: &str) -> String {
+    format!("malloc:///{name}?size_mb={DISK_MIB}&blk_size=512")
+}
+
+/// Starts the server half of the bare TCP pair.
+pub(crate) fn start_limit(setup: &Setup) -> Result<Server, Error> {
+    let address = free_address()?;
+    let program = Program::new(
+        "limit-server",
+        setup.binary("io-engine-perf"),
+        SERVER_CORE,
+        &[
+            "limit-server",
+            "--busy-poll",
+            "--congestion",
+            CONGESTION_CONTROL,
+        ],
+    )
+    .with("--listen")
+    .with(address.to_string());
+    let mut process = Process::start(&program, &setup.work)?;
+    process.wait_listening(address, START_WITHIN, &setup.interrupt)?;
+    Ok(Server {
+        contender: Contender::Limit,
+        process,
+        target: Target {
+            address,
+            nqn: String::new(),
+        },
+    })
+}
+
+/// What SPDK needs of the machine; put back when dropped.
+#[derive(Debug)]
+pub(crate) struct SpdkMachine {
+    congestion: Setting,
+    // Fields are dropped in this order: a mount in use keeps pages, so it goes before the reservation.
+    _mount: HugeMount,
+    _hugepages: Setting,
+}
+
+impl SpdkMachine {
+    /// Pins the system's congestion control, reserves hugepages and mounts them. Needs root.
+    pub(crate) fn prepare(setup: &Setup) -> Result<Self, Error> {
+        Ok(Self {
+            _mount: HugeMount::ensure(setup)?,
+            congestion: Setting::change(
+                "/proc/sys/net/ipv4/tcp_congestion_control",
+                CONGESTION_CONTROL,
+            )?,
+            _hugepages: Setting::change("/proc/sys/vm/nr_hugepages", HUGEPAGES)?,
+        })
+    }
+
+    /// Congestion control the system had before.
+    pub(crate) fn congestion_before(&self) -> &str {
+        self.congestion.before()
+    }
+}
+
+/// A mount of hugetlbfs, made only where there was none.
+#[derive(Debug)]
+struct HugeMount(Option<PathBuf>);
+
+impl HugeMount {
+    fn ensure(setup: &Setup) -> Result<Self, Error> {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+        if mounts
+            .lines()
+            .any(|line| line.split(' ').nth(2) == Some("hugetlbfs"))
+        {
+            return Ok(Self(None));
+        }
+        let place = setup.work.join("hugepages");
+        renew_directory(&place)?;
+        let program = Program::new(
+            "mount",
+            "mount",
+            INITIATOR_CORE,
+            &["-t", "hugetlbfs", "hugetlbfs"],
+        )
+        .with(&place);
+        setup.command(&program)?;
+        Ok(Self(Some(place)))
+    }
+}
+
+impl Drop for HugeMount {
+    fn drop(&mut self) {
+        let Some(place) = &self.0 else { return };
+        // Not through `Setup::command`: this has to work after an interrupt as well.
+        let ended = std::process::Command::new("umount").arg(place).status();
+        if !ended.is_ok_and(|status| status.success()) {
+            super::note(format_args!("unmount {} by hand", place.display()));
+        }
+    }
+}
+
+/// Starts `nvmf_tgt` and sets it up through its `rpc.py`.
+pub(crate) fn start_spdk(setup: &Setup, tree: &Path) -> Result<Server, Error> {
+    let address = free_address()?;
+    let socket = setup.work.join("spdk.sock");
+    let program = Program::new(
+        "nvmf_tgt",
+        tree.join("build/bin/nvmf_tgt"),
+        SERVER_CORE,
+        &["-m", "0x1", "--huge-unlink", "-s", SPDK_TARGET_MIB, "-r"],
+    )
+    .with(&socket);
+    let mut process = Process::start(&program, &setup.work)?;
+    process.wait_until(START_WITHIN, &setup.interrupt, |_| socket.exists())?;
+    let rpc = |line: &str| {
+        // Ten connection attempts, 0.2 s apart: the socket's file is there a moment before anyone listens.
+        let program = Program::new("rpc.py", "python3", INITIATOR_CORE, &[])
+            .with(tree.join("scripts/rpc.py"))
+            .with("-r")
+            .with("10")
+            .with("-s")
+            .with(&socket);
+        let program = line
+            .split_whitespace()
+            .fold(program, |program, word| program.with(word));
+        setup.command(&program)
+    };
+    rpc(&format!(
+        "nvmf_create_transport -t TCP -c {IN_CAPSULE_BYTES} -q {QUEUE_DEPTH}"
+    ))?;
+    rpc(&format!("bdev_malloc_create -b Malloc0 {DISK_MIB} 512"))?;
+    rpc(&format!("nvmf_create_subsystem {SPDK_NQN} -a -s SPDK1"))?;
+    rpc(&format!("nvmf_subsystem_add_ns {SPDK_NQN} Malloc0"))?;
+    rpc(&format!(
+        "nvmf_subsystem_add_listener {SPDK_NQN} -t tcp -a {} -s {}",
+        address.ip(),
+        address.port()
+    ))?;
+    Ok(Server {
+        contender: Contender::Spdk,
+        process,
+        target: Target {
+            address,
+            nqn: SPDK_NQN.to_owned(),
+        },
+    })
+}
+
+/// An address of loopback that nothing listens on at this moment.
+fn free_address() -> Result<SocketAddr, Error> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .map_err(|source| Error::Machine {
+            operation: "find a free port on",
+            path: PathBuf::from("127.0.0.1"),
+            source,
+        })
+}
+
+/// Makes `directory` anew and empty.
+pub(crate) fn renew_directory(directory: &Path) -> Result<(), Error> {
+    let made = match fs::remove_dir_all(directory) {
+        Ok(()) => fs::create_dir_all(directory),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => fs::create_dir_all(directory),
+        Err(error) => Err(error),
+    };
+    made.map_err(|source| Error::Machine {
+        operation: "make directory",
+        path: directory.to_owned(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn engine_is_told_everything_the_method_fixes() {
+        let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let text = engine_config(
+            Path::new("/tmp/s t"),
+            Driver::Epoll,
+            address(1),
+            address(2),
+            address(3),
+            &malloc_uri("disk"),
+        );
+        for line in [
+            "state_dir = \"/tmp/s t\"",
+            "cpus = \"0\"",
+            "driver = \"epoll\"",
+            "listen = [\"127.0.0.1:1\"]",
+            "tcp_congestion = \"reno\"",
+            "uri = \"malloc:///disk?size_mb=256&blk_size=512\"",
+            "share = true",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+    }
+
+    #[test]
+    fn a_device_is_exported_under_its_path_or_bare_name() {
+        assert_eq!(
+            exported_name("aio:///tmp/disk.img?blk_size=512"),
+            "/tmp/disk.img"
+        );
+        assert_eq!(exported_name(&malloc_uri("disk")), "disk");
+    }
+
+    #[test]
+    fn a_free_address_can_be_listened_on() {
+        let address = free_address().unwrap();
+        TcpListener::bind(address).unwrap();
+    }
+}
