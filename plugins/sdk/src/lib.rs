@@ -14,4 +14,5 @@ pub mod block;
 pub mod buf;
 pub mod fabric;
 pub mod host;
+pub mod memory;
 pub mod uri;

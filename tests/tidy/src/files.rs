@@ -26,6 +26,14 @@ pub const UNSAFE_PLACES: &[(&str, &str)] = &[
         "plugins/sdk/src/buf.rs",
         "buffers cross the line between engine and plugin",
     ),
+    (
+        "plugins/sdk/src/buf/chunk.rs",
+        "maps the areas devices lend from (docs/adr/0003)",
+    ),
+    (
+        "plugins/sdk/src/memory.rs",
+        "prefetches and copies past the cache",
+    ),
 ];
 
 /// Rust files whose code is longer than [`FILE_LINES_MAX`].
