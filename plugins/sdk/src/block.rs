@@ -191,7 +191,9 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Uri(error) => error.fmt(f),
-            Self::NotFound(what) => write!(f, "{what}: not found"),
+            Self::NotFound(what) => {
+                write!(f, "{what}: not found; check the path, or create it first")
+            }
             Self::InUse { what, holder } => write!(f, "{what}: in use by {holder}"),
             Self::Unsuitable { what, reason } => write!(f, "{what}: {reason}"),
             Self::System { what, source } => write!(f, "{what}: {source}"),
@@ -262,6 +264,12 @@ pub trait Device: Send + Sync {
     /// [`OpenError::Unsuitable`] if the device cannot change its size that way, [`OpenError::System`] if its size cannot
     /// be read.
     fn resize(&mut self, blocks: Option<Blocks>) -> Result<Geometry, OpenError>;
+
+    /// What an operator should know about the device although it works (`its file was deleted`), as one sentence with
+    /// the fix. Asked for every now and then; it may look at the medium's facts, not at its data.
+    fn warning(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A queue on its way to its reactor.
