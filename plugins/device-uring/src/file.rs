@@ -1,6 +1,7 @@
 //! The driver and the control side of a device: a claimed file.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -51,6 +52,7 @@ impl DeviceDriver for FileDriver {
             path: params.path,
             product_name,
             file: claimed.file,
+            _backing: claimed.backing,
             kind: claimed.kind,
             geometry,
             uuid: params.uuid,
@@ -73,6 +75,8 @@ pub(crate) struct State {
     /// Written data was lost; set once, never cleared, and outlives the queue.
     lost: AtomicBool,
     queue_open: AtomicBool,
+    /// The log tells of [`Device::warning`] already.
+    warned: AtomicBool,
 }
 
 impl State {
@@ -89,6 +93,8 @@ struct FileDisk {
     path: String,
     product_name: &'static str,
     file: File,
+    /// The claim on what a loop device stands on.
+    _backing: Option<File>,
     kind: Kind,
     geometry: Geometry,
     uuid: Option<[u8; 16]>,
@@ -127,6 +133,7 @@ impl Device for FileDisk {
         if self.state.queue_open.swap(true, Ordering::AcqRel) {
             return Err(unsuitable(&self.path, "has one queue, and it is open"));
         }
+        self.warning();
         Ok(Box::new(FileSeed {
             descriptor,
             config: QueueConfig {
@@ -153,7 +160,27 @@ impl Device for FileDisk {
             })?;
         // Rounded down: a file may be caught while it grows.
         self.geometry.blocks = Blocks::from_bytes_floor(bytes, self.geometry.block_size);
+        self.warning();
         Ok(self.geometry)
+    }
+
+    /// A file without a name goes on working until it is closed, and is gone then.
+    fn warning(&self) -> Option<String> {
+        let facts = rustix::fs::fstat(&self.file).ok()?;
+        if self.kind != Kind::File || facts.st_nlink > 0 {
+            self.state.warned.store(false, Ordering::Relaxed);
+            return None;
+        }
+        let (pid, descriptor) = (std::process::id(), self.file.as_raw_fd());
+        let warning = format!(
+            "its file was deleted and its data is lost when the engine stops; disconnect its hosts and copy \
+             /proc/{pid}/fd/{descriptor} back to {}",
+            self.path
+        );
+        if !self.state.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(path = %self.path, "{warning}");
+        }
+        Some(warning)
     }
 }
 

@@ -181,7 +181,7 @@ impl FileQueue {
                 path = %self.config.path,
                 what,
                 %error,
-                "written data may be lost; the device is offline until it is removed and added again"
+                "written data may be lost; the device is offline until it is opened again (bdev rescan)"
             );
         }
     }
