@@ -17,7 +17,6 @@
 pub mod block_devices;
 pub mod dataplane;
 pub mod identity;
-pub mod stats;
 pub mod usage;
 
 mod bdevs;
@@ -31,6 +30,7 @@ pub mod fake;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -42,6 +42,7 @@ use dataplane::{ControllerInfo, DataPlane, InflightIo, Problem, ProblemKind, Rea
 use registry::State;
 use stats::IoStats;
 
+pub use block::stats;
 pub use registry::{Bdev, NamespaceView, SubsystemView};
 
 /// What the control side is told at start.
@@ -210,6 +211,16 @@ impl Engine {
             .collect();
         all.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
         all
+    }
+
+    /// What an operator should know about devices that are open and work (`its file was deleted`), by name.
+    pub async fn device_warnings(&self) -> BTreeMap<String, String> {
+        let warnings = self.plane().device_warnings().await;
+        let state = self.read();
+        let named = warnings
+            .into_iter()
+            .filter_map(|(handle, text)| Some((state.name_of(handle)?.to_owned(), text)));
+        named.collect()
     }
 
     /// Sets every counter to zero.

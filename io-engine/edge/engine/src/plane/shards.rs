@@ -1,13 +1,13 @@
 //! Reactor threads: starting, calling and joining them.
 
 use std::net::SocketAddr;
-use std::sync::mpsc::{Sender, SyncSender, channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use block::DeviceConfig;
-use nvme_target::{ControllerEvent, ControllerEventKind, TargetConfig};
+use nvme_target::TargetConfig;
 use reactor::{DriverKind, Handle, Reactor, ReactorConfig, ReactorStats as Counters};
 use sdk::fabric::Fabric;
 use tokio::sync::oneshot;
@@ -47,6 +47,7 @@ pub(super) struct Shards {
     running: Vec<Running>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     listeners: Vec<SocketAddr>,
+    persist: SyncSender<persist::Job>,
 }
 
 struct Running {
@@ -74,20 +75,24 @@ impl Shards {
         let internal = |what: &str, error: &dyn std::fmt::Display| {
             Problem::new(ProblemKind::Internal, format!("{what}: {error}"))
         };
-        let (persist_handles, receiver) = channel();
+        let (persist_homes, receiver) = channel();
         let persist = persist::start(reservations, receiver)
             .map_err(|error| internal("the reservation thread does not start", &error))?;
         let mut started = Vec::new();
         let mut threads = Vec::new();
         let mut listeners = Vec::new();
+        let mut outcomes = Vec::new();
         for (index, cpu) in config.cpus.iter().copied().enumerate() {
             let (answer, answered) = channel();
+            let (sender, persisted) = channel();
+            outcomes.push(sender);
             let seat = Seat {
                 index,
                 cpu,
                 config: config.clone(),
                 directory: Arc::clone(&directory),
                 persist: persist.clone(),
+                persisted,
             };
             let thread = std::thread::Builder::new()
                 .name(format!("reactor-{index}"))
@@ -110,7 +115,9 @@ impl Shards {
             // A reactor that is gone already is noticed by the first call.
             let _ = one.handles.send(handles.clone());
         }
-        let _ = persist_handles.send(handles);
+        let homes = handles.into_iter().zip(outcomes);
+        let homes = homes.map(|(handle, outcomes)| persist::Home { handle, outcomes });
+        let _ = persist_homes.send(homes.collect());
         let running = started
             .into_iter()
             .map(|(cpu, one)| Running {
@@ -124,6 +131,7 @@ impl Shards {
             running,
             threads: Mutex::new(threads),
             listeners,
+            persist,
         })
     }
 
@@ -189,6 +197,28 @@ impl Shards {
         }
     }
 
+    /// Waits until every reservation record that `shard` has asked for is stored, or was refused: one of a namespace that is
+    /// gone would otherwise be written after its removal from the store, and believed of the next of that name.
+    pub(super) async fn persisted(&self, shard: usize) -> Result<(), Problem> {
+        // A record asked for in the turn of the removal is on its way when the turn is over.
+        self.call(shard, |_| ()).await?;
+        let deadline = tokio::time::Instant::now() + CALL_TIMEOUT;
+        let (sender, passed) = oneshot::channel();
+        let mut barrier = persist::Job::Barrier(sender);
+        while let Err(TrySendError::Full(job)) = self.persist.try_send(barrier) {
+            if tokio::time::Instant::now() >= deadline {
+                return Err(store_stuck());
+            }
+            barrier = job;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // A thread that has ended writes nothing.
+        tokio::time::timeout_at(deadline, passed)
+            .await
+            .map(|_| ())
+            .map_err(|_| store_stuck())
+    }
+
     /// Counters of one reactor.
     pub(super) fn reactor_stats(
         &self,
@@ -210,6 +240,7 @@ impl Shards {
             arena_used_bytes: counters.arena_used_bytes.load(Relaxed),
             arena_quarantined_bytes: counters.overdue_bytes.load(Relaxed),
             memory_waits: figures.map_or(0, |figures| figures.memory_waits),
+            memory_waiting: figures.map_or(0, |figures| figures.memory_waiting),
         }
     }
 
@@ -232,6 +263,12 @@ impl Shards {
     }
 }
 
+fn store_stuck() -> Problem {
+    let detail =
+        "the state store does not answer; see whether the disk of the state directory works";
+    Problem::new(ProblemKind::Timeout, detail)
+}
+
 /// Ends the process when its thread panics: the engine would go on without serving, and nobody would restart it.
 struct EndWithPanic;
 
@@ -252,7 +289,8 @@ struct Seat {
     cpu: Option<usize>,
     config: PlaneConfig,
     directory: Arc<Directory>,
-    persist: SyncSender<PersistJob>,
+    persist: SyncSender<persist::Job>,
+    persisted: Receiver<persist::Outcome>,
 }
 
 impl Seat {
@@ -303,6 +341,7 @@ impl Seat {
         let surroundings = Box::new(Neighbours {
             directory: self.directory,
             persist: self.persist,
+            persisted: self.persisted,
             handles: std::cell::OnceCell::new(),
             receiver: handles_receiver,
         });
@@ -342,9 +381,10 @@ impl Seat {
 /// The rest of the engine, as one shard sees it.
 struct Neighbours {
     directory: Arc<Directory>,
-    persist: SyncSender<PersistJob>,
+    persist: SyncSender<persist::Job>,
+    persisted: Receiver<persist::Outcome>,
     handles: std::cell::OnceCell<Vec<Handle<Message>>>,
-    receiver: std::sync::mpsc::Receiver<Vec<Handle<Message>>>,
+    receiver: Receiver<Vec<Handle<Message>>>,
 }
 
 impl Surroundings for Neighbours {
@@ -366,30 +406,17 @@ impl Surroundings for Neighbours {
     }
 
     fn persist(&self, job: PersistJob) -> Result<(), PersistJob> {
-        self.persist.try_send(job).map_err(|error| match error {
-            std::sync::mpsc::TrySendError::Full(job)
-            | std::sync::mpsc::TrySendError::Disconnected(job) => job,
-        })
+        let given_back = match self.persist.try_send(persist::Job::Save(job)) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => job,
+        };
+        match given_back {
+            persist::Job::Save(job) => Err(job),
+            persist::Job::Barrier(_) => Ok(()),
+        }
     }
 
-    fn controller_event(&self, event: ControllerEvent) {
-        let ControllerEvent {
-            kind,
-            subnqn,
-            hostnqn,
-            cntlid,
-            ..
-        } = event;
-        match kind {
-            ControllerEventKind::Connected => {
-                tracing::info!(%subnqn, %hostnqn, cntlid, "host connected")
-            }
-            ControllerEventKind::Disconnected => {
-                tracing::info!(%subnqn, %hostnqn, cntlid, "host disconnected")
-            }
-            ControllerEventKind::KeepAliveExpired => {
-                tracing::warn!(%subnqn, %hostnqn, cntlid, "host sent no keep alive in time, disconnecting it");
-            }
-        }
+    fn poll_persisted(&self) -> Option<(nvme_target::PersistToken, bool)> {
+        self.persisted.try_recv().ok()
     }
 }
