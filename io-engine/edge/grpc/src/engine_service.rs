@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::control::stats::OpKind;
+use engine::control::stats::CountedOp;
 use engine::control::{self, Engine, ObjectStats};
 use proto::io_engine::v1::engine_rpc_server::EngineRpc;
 use proto::io_engine::v1::{
@@ -53,6 +53,8 @@ impl EngineRpc for Service {
                 arena_bytes: reactor.arena_bytes,
                 arena_used_bytes: reactor.arena_used_bytes,
                 arena_quarantined_bytes: reactor.arena_quarantined_bytes,
+                memory_waits: reactor.memory_waits,
+                memory_waiting: reactor.memory_waiting,
             });
         Ok(Response::new(ListReactorsResponse {
             reactors: reactors.collect(),
@@ -107,7 +109,15 @@ impl EngineRpc for Service {
     }
 
     async fn list_devices(&self, _: Request<()>) -> Result<Response<ListDevicesResponse>, Status> {
-        let devices = self.engine.bdevs().into_iter().map(show).collect();
+        let mut warnings = self.engine.device_warnings().await;
+        let warned = |bdev| {
+            let mut device = show(bdev);
+            if device.reason.is_empty() {
+                device.reason = warnings.remove(&device.name).unwrap_or_default();
+            }
+            device
+        };
+        let devices = self.engine.bdevs().into_iter().map(warned).collect();
         Ok(Response::new(ListDevicesResponse { devices }))
     }
 
@@ -166,7 +176,7 @@ fn show(bdev: control::Bdev) -> Device {
 }
 
 fn show_stats(object: ObjectStats) -> ObjectIoStats {
-    let used = OpKind::ALL
+    let used = CountedOp::ALL
         .into_iter()
         .filter(|kind| object.stats.of(*kind).ops > 0);
     let operations = used.map(|kind| {

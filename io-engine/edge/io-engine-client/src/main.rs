@@ -25,7 +25,10 @@ use crate::cli::{Cli, Command};
 use crate::context::{Context, Failure};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misused(&error),
+    };
     let outcome = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -39,6 +42,27 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints what was asked for instead of a command (help, version), or in one line what is wrong with the command line.
+fn misused(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as NoCommand;
+    if !error.use_stderr() || error.kind() == NoCommand {
+        // Nothing is left to be done when the output is closed.
+        let _ = error.print();
+        return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+    }
+    // The first paragraph says what is wrong, the others are about usage in general.
+    let text = error.to_string();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let problem = first.strip_prefix("error: ").unwrap_or(first);
+    let problem: Vec<&str> = problem.split_whitespace().collect();
+    let problem = problem.join(" ");
+    let _ = writeln!(
+        std::io::stderr(),
+        "io-engine-client: {problem}; see io-engine-client --help"
+    );
+    ExitCode::from(2)
 }
 
 async fn run(cli: Cli) -> Result<(), Failure> {
