@@ -96,6 +96,11 @@ pub const THIRD_PARTY: &[(&str, &str, &str)] = &[
     ),
     (
         "sdk",
+        "rustix",
+        "maps the areas devices lend their memory from",
+    ),
+    (
+        "sdk",
         "smallvec",
         "lent segments of a read without an allocation",
     ),
