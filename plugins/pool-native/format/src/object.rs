@@ -65,6 +65,8 @@ pub struct ObjectRecord {
     pub block_shift: u8,
     /// Whether its whole size is reserved.
     pub is_thick: bool,
+    /// Disk its data goes to while it fits.
+    pub home: u16,
     /// Its UUID.
     pub uuid: Uuid,
     /// Id of its map.
@@ -142,7 +144,8 @@ impl ObjectRecord {
         out.put_u8(self.state.code());
         out.put_u8(self.block_shift);
         out.put_u8(u8::from(self.is_thick));
-        out.put_zeros(4);
+        out.put_u16(self.home);
+        out.put_zeros(2);
         out.put(&self.uuid);
         for value in [
             self.map,
@@ -180,7 +183,8 @@ impl ObjectRecord {
         let state = ObjectState::from_code(r.u8()?)?;
         let block_shift = r.u8()?;
         let is_thick = r.u8()? & 1 != 0;
-        r.skip(4)?;
+        let home = r.u16()?;
+        r.skip(2)?;
         let uuid = r.uuid()?;
         let (map, base, dead, size, reserved) = (r.u64()?, r.u64()?, r.u64()?, r.u64()?, r.u64()?);
         let (previous, previous_epoch, epoch) = (r.u64()?, r.u64()?, r.u64()?);
@@ -205,6 +209,7 @@ impl ObjectRecord {
             state,
             block_shift,
             is_thick,
+            home,
             uuid,
             map,
             base,

@@ -26,6 +26,7 @@ fn object(id: u64) -> ObjectRecord {
         state: ObjectState::Live,
         block_shift: 12,
         is_thick: true,
+        home: 1,
         uuid: [1; 16],
         map: 4,
         base: 2,
