@@ -1,0 +1,115 @@
+//! `play`: one seed again. `long`: many seeds, and what they covered.
+
+use std::process::ExitCode;
+
+use pool_core::Mutation;
+use world::{Plan, play};
+
+const MUTATIONS: [Mutation; 18] = [
+    Mutation::SkipHostFlush,
+    Mutation::SkipRootBarrier,
+    Mutation::ReuseAtOnce,
+    Mutation::ReuseWhenDurable,
+    Mutation::InPlaceUnsettled,
+    Mutation::InPlaceBeforeOpen,
+    Mutation::InPlaceShared,
+    Mutation::TrustTail,
+    Mutation::SkipVoid,
+    Mutation::SkipAdoption,
+    Mutation::SealBeforeData,
+    Mutation::SealBeforePage,
+    Mutation::TrimBeforeRoot,
+    Mutation::ReuseNodesAtOnce,
+    Mutation::ForgetOpenRegions,
+    Mutation::ForgetDisplaced,
+    Mutation::SnapshotWithoutDrain,
+    Mutation::FreeShared,
+];
+
+struct Arguments {
+    seed: u64,
+    seeds: u64,
+    plan: Plan,
+}
+
+fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
+    let mut arguments = Arguments {
+        seed: 1,
+        seeds: 50_000,
+        plan: Plan::default(),
+    };
+    while let Some(word) = words.next() {
+        let value = words.next().ok_or(format!("{word} needs a value"))?;
+        let number = || {
+            value
+                .parse::<u64>()
+                .map_err(|error| format!("{word} {value}: {error}"))
+        };
+        match word.as_str() {
+            "--seed" => arguments.seed = number()?,
+            "--seeds" => arguments.seeds = number()?,
+            "--lives" => arguments.plan.lives = number()?,
+            "--events" => arguments.plan.events = number()?,
+            "--side-cuts" => arguments.plan.side_cuts = number()?,
+            "--disks" => arguments.plan.disks = number()?,
+            "--mutation" => {
+                let named = MUTATIONS
+                    .into_iter()
+                    .find(|mutation| format!("{mutation:?}") == value);
+                arguments.plan.mutation = named.unwrap_or(Mutation::None);
+            }
+            _ => return Err(format!("{word} is not known")),
+        }
+    }
+    Ok(arguments)
+}
+
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command: what it found is its output"
+)]
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    let command = words.next().unwrap_or_default();
+    let arguments = match parse(words) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let seeds = match command.as_str() {
+        "play" => 1,
+        "long" => arguments.seeds,
+        _ => {
+            eprintln!(
+                "world play --seed N | long --seeds N [--seed FIRST] [--lives N --events N --side-cuts N --disks N --mutation NAME]"
+            );
+            return ExitCode::FAILURE;
+        }
+    };
+    let (mut cuts, mut writes, mut failures) = (0, 0, 0);
+    for seed in arguments.seed..arguments.seed + seeds {
+        let mut plan = arguments.plan;
+        if command == "long" && arguments.plan.disks == 1 {
+            plan.disks = 1 + seed % 2;
+        }
+        match play(seed, plan) {
+            Ok(played) => (cuts, writes) = (cuts + played.cuts, writes + played.writes),
+            Err(failure) => {
+                failures += 1;
+                println!("{failure}");
+                if failures >= 10 {
+                    break;
+                }
+            }
+        }
+    }
+    println!("{seeds} seeds, {cuts} cuts, {writes} device writes, {failures} failures");
+    if failures == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
