@@ -51,6 +51,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--lives" => arguments.plan.lives = number()?,
             "--events" => arguments.plan.events = number()?,
             "--side-cuts" => arguments.plan.side_cuts = number()?,
+            "--trace" => arguments.plan.trace = value == "yes",
             "--disks" => arguments.plan.disks = number()?,
             "--mutation" => {
                 let named = MUTATIONS

@@ -22,6 +22,8 @@ pub struct Plan {
     pub disks: u64,
     /// The bug to play with.
     pub mutation: Mutation,
+    /// Whether to keep what happened since the last cut, for the report.
+    pub trace: bool,
 }
 
 impl Default for Plan {
@@ -32,6 +34,7 @@ impl Default for Plan {
             side_cuts: 20,
             disks: 1,
             mutation: Mutation::None,
+            trace: false,
         }
     }
 }
@@ -55,6 +58,7 @@ impl fmt::Display for Failure {
             side_cuts,
             disks,
             mutation,
+            ..
         } = self.plan;
         write!(
             f,
@@ -86,13 +90,22 @@ pub fn play(seed: u64, plan: Plan) -> Result<Played, Failure> {
     let sizes: Vec<u64> = (0..plan.disks).map(|_| 900 + rng.below(400)).collect();
     let mut disks = new_disks(&sizes, atomic_unit);
     let mut model = Model::default();
-    let failure = |what: String| Failure { seed, plan, what };
+    let failure = |what: String| Failure {
+        seed,
+        plan,
+        what: what.trim_start().to_owned(),
+    };
+    let mut last = String::new();
     for _ in 0..plan.lives {
         let mut world = World::open(disks, model, rng.next(), plan.mutation);
+        world.trace = plan.trace.then(Vec::new);
         world
             .wait_open()
             .map_err(|error| failure(format!("does not open: {error}")))?;
         world.compare_after_cut();
+        if let Some(what) = world.wrong {
+            return Err(failure(format!("{last}\n{what}")));
+        }
         let events = 1 + rng.below(plan.events);
         for _ in 0..events {
             let before = world.writes_done;
@@ -101,18 +114,29 @@ pub fn play(seed: u64, plan: Plan) -> Result<Played, Failure> {
                 break;
             }
             if world.writes_done != before && rng.per_mille(plan.side_cuts) {
-                look_aside(&world, &mut rng, &mut played).map_err(failure)?;
+                let aside = look_aside(&world, &mut rng, &mut played);
+                aside.map_err(|what| {
+                    failure(format!(
+                        "{}\n{what}",
+                        world.trace.clone().unwrap_or_default().join("\n")
+                    ))
+                })?;
             }
         }
         if let Some(wrong) = world.wrong {
-            return Err(failure(wrong));
+            return Err(failure(format!(
+                "{}\n{wrong}",
+                world.trace.unwrap_or_default().join("\n")
+            )));
         }
+        last = world.trace.take().unwrap_or_default().join("\n");
         played.writes += world.writes_done;
         played.refused += world.refused;
         disks = cut(&world, &mut rng);
         model = world.model;
     }
-    verify(disks, model, rng.next(), plan.mutation, true).map_err(failure)?;
+    verify(disks, model, rng.next(), plan.mutation, true)
+        .map_err(|what| failure(format!("{last}\n{what}")))?;
     played.cuts += plan.lives + 1;
     Ok(played)
 }

@@ -86,8 +86,10 @@ pub struct World {
     pub writes_done: u64,
     /// What was found wrong first.
     pub wrong: Option<String>,
-    /// Operations answered with an error other than expected ones.
+    /// Operations answered with an expected error.
     pub refused: u64,
+    /// What happened, when it is to be kept.
+    pub trace: Option<Vec<String>>,
 }
 
 /// Bytes of a block that holds `value`.
@@ -166,6 +168,7 @@ impl World {
             writes_done: 0,
             wrong: None,
             refused: 0,
+            trace: None,
         }
     }
 
@@ -214,6 +217,13 @@ impl World {
         }
         let at = self.rng.below(self.working.len() as u64) as usize;
         let working = self.working.swap_remove(at);
+        self.note(|| match &working.request.op {
+            DeviceOp::Write {
+                block,
+                source: Source::Core(_),
+            } => format!("  wrote metadata {}/{block}", working.request.disk),
+            op => format!("  done {}/{op:?}", working.request.disk),
+        });
         let disk = &mut self.disks[working.request.disk];
         let result = match &working.request.op {
             DeviceOp::Write { .. } => {
@@ -264,9 +274,28 @@ impl World {
         }
     }
 
+    fn note(&mut self, what: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(what());
+        }
+    }
+
     fn submit(&mut self, op: HostOp, meaning: Meaning, buffer: Vec<Block>) {
         let tag = self.next_tag;
         self.next_tag += 1;
+        let entry = self.model.next_id() - 1;
+        self.note(|| match &op {
+            HostOp::Write {
+                object,
+                block,
+                crcs,
+                fua,
+            } => format!(
+                "{tag}: write {object} {block}+{} fua {fua} as {entry}",
+                crcs.len()
+            ),
+            op => format!("{tag}: {op:?} as {entry}"),
+        });
         self.buffers.insert(tag, buffer);
         self.meanings.insert(tag, meaning);
         self.pool.submit(tag, op);
@@ -277,6 +306,7 @@ impl World {
     fn take_answers(&mut self) {
         while let Some((tag, result)) = self.pool.poll_answer() {
             let buffer = self.buffers.remove(&tag).unwrap_or_default();
+            self.note(|| format!("{tag} answered {result:?}"));
             match self.meanings.remove(&tag) {
                 Some(meaning) => self.answered(meaning, result, buffer),
                 None => self.complain(format!("operation {tag} was answered twice")),
@@ -446,8 +476,13 @@ impl World {
         let Some(object) = self.id(volume) else {
             return;
         };
+        // A snapshot does not change: whatever it may be at all, it may be at any time.
+        let is_replica = self.model.volumes[&volume].is_replica;
         let cells = &self.model.volumes[&volume].cells[block..block + count];
-        let from = cells.iter().map(|cell| cell.last_done()).collect();
+        let from = cells
+            .iter()
+            .map(|cell| if is_replica { cell.last_done() } else { 0 })
+            .collect();
         let op = HostOp::Read {
             object,
             block: block as u64,

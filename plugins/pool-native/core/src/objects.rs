@@ -164,6 +164,7 @@ impl Pool {
             slot,
             cursor: 0,
             delete_after: 0,
+            shared_until: (0, 0),
         };
         self.objects.insert(object.record.id, object);
     }
@@ -298,8 +299,14 @@ impl Pool {
                 object.delete_after =
                     self.root.checkpoint + 1 + u64::from(self.checkpoint.is_some());
                 if state == ObjectState::Deleting {
-                    // What the heir alone still uses is its own from here on.
-                    self.relink(&heirs, |heir| heir.previous_epoch = previous_epoch);
+                    // What the heir alone still uses is its own from here on, to be overwritten once this is durable.
+                    let (sequence, durable) = (self.journal.next, self.journal.durable);
+                    self.relink(&heirs, |heir| {
+                        let (until, epoch) = heir.shared_until;
+                        let held = if until > durable { epoch } else { 0 };
+                        heir.shared_until = (sequence, held.max(heir.record.previous_epoch));
+                        heir.record.previous_epoch = previous_epoch;
+                    });
                 }
             }
             None => {
@@ -307,15 +314,15 @@ impl Pool {
                 self.objects.remove(&id);
                 self.maps.remove(&map);
                 self.maps.remove(&dead);
-                self.relink(&heirs, |heir| heir.previous = previous);
+                self.relink(&heirs, |heir| heir.record.previous = previous);
             }
         }
     }
 
-    fn relink(&mut self, heirs: &[u64], change: impl Fn(&mut ObjectRecord)) {
+    fn relink(&mut self, heirs: &[u64], change: impl Fn(&mut Object)) {
         for heir in heirs {
             if let Some(heir) = self.objects.get_mut(heir) {
-                change(&mut heir.record);
+                change(heir);
                 self.dirty_objects.insert(heir.slot);
             }
         }

@@ -360,6 +360,7 @@ impl Pool {
                     slot: page * OBJECTS_PER_PAGE + index,
                     cursor: 0,
                     delete_after: self.root.checkpoint + 1,
+                    shared_until: (0, 0),
                     record,
                 };
                 self.objects.insert(object.record.id, object);

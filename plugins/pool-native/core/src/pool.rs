@@ -108,6 +108,8 @@ pub(crate) struct Object {
     pub(crate) cursor: u64,
     /// Its deletion goes on once this checkpoint is durable.
     pub(crate) delete_after: u64,
+    /// Until this journal block is durable, blocks born up to this epoch are not written in place: the snapshot that used them may come back.
+    pub(crate) shared_until: (u64, u64),
 }
 
 /// A map or dead list.

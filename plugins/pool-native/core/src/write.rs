@@ -7,7 +7,7 @@ use pool_format::{
 use crate::api::{Answer, DoneResult, HostOp, Mutation, PoolError, Source};
 use crate::device::{Purpose, WritePiece};
 use crate::overlay::Placed;
-use crate::pool::{Op, Pool, Stop, Wait};
+use crate::pool::{Object, Op, Pool, Stop, Wait};
 use crate::space::{Found, Held};
 
 /// Extents one record moves out at most; with their blocks they fit a journal block.
@@ -168,11 +168,19 @@ impl Pool {
 
     /// Whether the first block can be overwritten where it is, and how far that goes.
     fn plan(&mut self, object: u64, block: u64, count: u64) -> Result<Plan, Stop> {
-        let record = &self.objects[&object].record;
+        let Object {
+            record,
+            shared_until,
+            ..
+        } = &self.objects[&object];
         let (map, own_after) = (record.map, record.previous_epoch);
+        let in_place_after = match shared_until {
+            (until, epoch) if *until > self.journal.durable => own_after.max(*epoch),
+            _ => own_after,
+        };
         let (len, value, sequence) = self.find(map, block, count)?;
         if let Some((address, birth)) = value {
-            if self.may_overwrite(birth, own_after, sequence) {
+            if self.may_overwrite(birth, in_place_after, sequence) {
                 return Ok(Plan::InPlace {
                     len: self.in_region(address, len),
                     address,
@@ -185,7 +193,7 @@ impl Pool {
         while done < want && moved.len() < MOVED_MAX {
             let (len, value, sequence) = self.find(map, block + done, want - done)?;
             if let Some((address, birth)) = value {
-                if done > 0 && self.may_overwrite(birth, own_after, sequence) {
+                if done > 0 && self.may_overwrite(birth, in_place_after, sequence) {
                     break;
                 }
                 let extent = (block + done, len);
