@@ -5,18 +5,16 @@ use std::process::ExitCode;
 use pool_core::Mutation;
 use world::{Plan, play};
 
-const MUTATIONS: [Mutation; 18] = [
+const MUTATIONS: [Mutation; 16] = [
     Mutation::SkipHostFlush,
     Mutation::SkipRootBarrier,
     Mutation::ReuseAtOnce,
-    Mutation::ReuseWhenDurable,
     Mutation::InPlaceUnsettled,
     Mutation::InPlaceBeforeOpen,
     Mutation::InPlaceShared,
     Mutation::TrustTail,
     Mutation::SkipVoid,
     Mutation::SkipAdoption,
-    Mutation::SealBeforeData,
     Mutation::SealBeforePage,
     Mutation::TrimBeforeRoot,
     Mutation::ReuseNodesAtOnce,
@@ -29,6 +27,7 @@ const MUTATIONS: [Mutation; 18] = [
 struct Arguments {
     seed: u64,
     seeds: u64,
+    failures_max: u64,
     plan: Plan,
 }
 
@@ -36,6 +35,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let mut arguments = Arguments {
         seed: 1,
         seeds: 50_000,
+        failures_max: 10,
         plan: Plan::default(),
     };
     while let Some(word) = words.next() {
@@ -48,6 +48,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         match word.as_str() {
             "--seed" => arguments.seed = number()?,
             "--seeds" => arguments.seeds = number()?,
+            "--failures" => arguments.failures_max = number()?,
             "--lives" => arguments.plan.lives = number()?,
             "--events" => arguments.plan.events = number()?,
             "--side-cuts" => arguments.plan.side_cuts = number()?,
@@ -101,7 +102,7 @@ fn main() -> ExitCode {
             Err(failure) => {
                 failures += 1;
                 println!("{failure}");
-                if failures >= 10 {
+                if failures >= arguments.failures_max {
                     break;
                 }
             }

@@ -88,6 +88,8 @@ pub struct World {
     pub wrong: Option<String>,
     /// Operations answered with an expected error.
     pub refused: u64,
+    /// Whether early requests starve.
+    starves: bool,
     /// What happened, when it is to be kept.
     pub trace: Option<Vec<String>>,
 }
@@ -119,7 +121,7 @@ pub fn value_of(bytes: &[u8]) -> Value {
 ///
 /// # Panics
 /// When the pool cannot be created.
-pub fn new_disks(sizes: &[u64], atomic_unit: usize) -> Vec<Disk> {
+pub fn new_disks(sizes: &[u64], atomic_unit: usize, journal_blocks: u32) -> Vec<Disk> {
     let mut disks: Vec<Disk> = sizes
         .iter()
         .map(|size| Disk::new(*size, atomic_unit))
@@ -132,7 +134,10 @@ pub fn new_disks(sizes: &[u64], atomic_unit: usize) -> Vec<Disk> {
     let pool = CreatePool {
         uuid: [0xAB; 16],
         name: "world".to_owned(),
-        geometry: Geometry::TINY,
+        geometry: Geometry {
+            journal_blocks,
+            ..Geometry::TINY
+        },
         disks: sizes.iter().enumerate().map(member).collect(),
         created_s: 0,
     };
@@ -153,8 +158,10 @@ impl World {
     /// Opens the pool on `disks`; the model says what should be there.
     pub fn open(disks: Vec<Disk>, model: Model, seed: u64, mutation: Mutation) -> Self {
         let sizes: Vec<u64> = disks.iter().map(Disk::blocks).collect();
+        let mut rng = Rng::new(seed);
         Self {
-            rng: Rng::new(seed),
+            starves: rng.below(3) == 0,
+            rng,
             pool: Pool::open(&sizes, LIMITS, mutation),
             disks,
             model,
@@ -209,14 +216,23 @@ impl World {
         }
     }
 
+    /// Which request a disk finishes next: any, or in some worlds mostly a late one, so that early ones starve.
+    fn pick(&mut self) -> usize {
+        let count = self.working.len() as u64;
+        if self.starves && self.rng.below(40) > 0 {
+            return (count - 1 - self.rng.below(count.min(3))) as usize;
+        }
+        self.rng.below(count) as usize
+    }
+
     /// Lets a disk finish one request, any of them. `false` when there is none.
     pub fn finish_one(&mut self) -> bool {
         self.take_requests();
         if self.working.is_empty() {
             return false;
         }
-        let at = self.rng.below(self.working.len() as u64) as usize;
-        let working = self.working.swap_remove(at);
+        let at = self.pick();
+        let working = self.working.remove(at);
         self.note(|| match &working.request.op {
             DeviceOp::Write {
                 block,

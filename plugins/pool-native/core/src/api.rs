@@ -316,8 +316,6 @@ pub enum Mutation {
     SkipRootBarrier,
     /// Freed blocks are reused at once.
     ReuseAtOnce,
-    /// Freed blocks are reused when their record is durable, not settled.
-    ReuseWhenDurable,
     /// Blocks are written in place although their record is not settled.
     InPlaceUnsettled,
     /// Blocks are written in place before their region's open record is durable.
@@ -330,9 +328,7 @@ pub enum Mutation {
     SkipVoid,
     /// Regions open at a crash are taken for sealed.
     SkipAdoption,
-    /// A region is sealed without the flush before its page.
-    SealBeforeData,
-    /// A seal record is written before the page is durable.
+    /// A seal record is written before page and data are durable.
     SealBeforePage,
     /// The journal is trimmed before the root is durable.
     TrimBeforeRoot,

@@ -331,6 +331,10 @@ impl Pool {
         for pointer in displaced {
             if current.task.is_dead || pointer.birth > owner.previous_epoch {
                 checkpoint.freed.push(pointer.address);
+                if self.mutation == Mutation::ReuseNodesAtOnce {
+                    self.space.record_node(pointer.address, false);
+                    self.space.return_nodes(&[pointer.address]);
+                }
             } else if !is_going {
                 let value = Some((pointer.address, pointer.birth));
                 checkpoint
@@ -442,9 +446,6 @@ impl Pool {
             }
             self.space.record_node(address, false);
             checkpoint.released += 1;
-            if self.mutation == Mutation::ReuseNodesAtOnce {
-                self.space.return_nodes(&[address]);
-            }
         }
         self.emit_bitmaps(checkpoint);
         let pages = self.emit_pages(checkpoint);

@@ -168,6 +168,7 @@ impl Pool {
             }
         }
         self.wake(Wait::Durable);
+        self.wake(Wait::Region);
     }
 
     /// Lets freed blocks go whose records are settled and that nobody still reads (§6 case 13).
@@ -180,7 +181,6 @@ impl Pool {
         let oldest = busy.map_or(u64::MAX, |(id, _)| *id);
         let limit = match self.mutation {
             Mutation::ReuseAtOnce => u64::MAX,
-            Mutation::ReuseWhenDurable => self.journal.durable,
             _ => self.journal.settled,
         };
         let released = self

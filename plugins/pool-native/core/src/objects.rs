@@ -16,26 +16,28 @@ const DELETE_STEP: usize = 16;
 
 impl Pool {
     pub(crate) fn step_object(&mut self, id: u64, op: &mut Op) -> Result<Answer, Stop> {
+        let touched = match &op.host {
+            HostOp::Snapshot { object, .. }
+            | HostOp::Delete { object }
+            | HostOp::Resize { object, .. } => Some(*object),
+            _ => None,
+        };
+        if let Some(object) = touched {
+            // Before anything else is waited for: what was asked for later comes after.
+            if self.mutation != Mutation::SnapshotWithoutDrain {
+                self.lock(id, op, (object, 0, u64::MAX), true)?;
+            }
+        }
         self.admit(op, OBJECT_BLOCKS)?;
         let answer = match op.host.clone() {
             HostOp::Create { uuid, name, size } => self.create(uuid, name, size)?,
             HostOp::Snapshot { object, uuid, name } => {
                 self.check_range(object, 0, 1)?;
-                if self.mutation != Mutation::SnapshotWithoutDrain {
-                    self.lock(id, op, (object, 0, u64::MAX), true)?;
-                }
-                self.check_range(object, 0, 1)?;
                 self.snapshot(object, uuid, name)?
             }
             HostOp::Clone { object, uuid, name } => self.clone_snapshot(object, uuid, name)?,
-            HostOp::Delete { object } => {
-                self.lock(id, op, (object, 0, u64::MAX), true)?;
-                self.delete(object)?
-            }
-            HostOp::Resize { object, size } => {
-                self.lock(id, op, (object, 0, u64::MAX), true)?;
-                self.resize(op, object, size)?
-            }
+            HostOp::Delete { object } => self.delete(object)?,
+            HostOp::Resize { object, size } => self.resize(op, object, size)?,
             HostOp::Read { .. }
             | HostOp::Write { .. }
             | HostOp::Unmap { .. }

@@ -36,11 +36,9 @@ pub(crate) struct OpenRegion {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum SealStep {
-    /// Waiting for the flush of the data.
-    Data,
     /// Writing pages; how many are outstanding.
     Pages(usize),
-    /// Waiting for the flush of the pages.
+    /// Waiting for the flush of pages and data.
     Flush,
 }
 
@@ -217,21 +215,24 @@ impl Pool {
         }
     }
 
-    /// Begins sealing at most `most` idle regions, least recently used first, unless a seal is going on.
+    /// Begins sealing at most `most` idle regions whose open record is durable, least recently used first, unless a seal is going on.
     pub(crate) fn begin_seal(&mut self, most: usize) {
         if self.regions.sealing.is_some() {
             return;
         }
-        let mut idle: Vec<_> = self
-            .regions
-            .open
-            .iter()
-            .filter(|(_, open)| open.writes == 0 && open.adoption == Adoption::Done)
-            .map(|(region, open)| (open.used, *region))
-            .collect();
-        idle.sort_unstable();
-        idle.truncate(most.max(1));
-        let chosen: Vec<u64> = idle.into_iter().map(|(_, region)| region).collect();
+        let durable = self.journal.durable;
+        let idle = |open: &OpenRegion| open.writes == 0 && open.adoption == Adoption::Done;
+        let mut chosen: Vec<_> = Vec::new();
+        for (region, open) in self.regions.open.iter().filter(|(_, open)| idle(open)) {
+            if open.sequence <= durable {
+                chosen.push((open.used, *region));
+            } else {
+                self.flushes.want_durable(open.sequence);
+            }
+        }
+        chosen.sort_unstable();
+        chosen.truncate(most.max(1));
+        let chosen: Vec<u64> = chosen.into_iter().map(|(_, region)| region).collect();
         if chosen.is_empty() {
             return;
         }
@@ -240,23 +241,17 @@ impl Pool {
                 open.is_sealing = true;
             }
         }
-        self.regions.is_flushed = self.mutation == Mutation::SealBeforeData;
-        if !self.regions.is_flushed {
-            self.flushes.want(Waiter::Seal);
-        }
-        self.regions.sealing = Some((chosen, SealStep::Data));
+        self.write_pages(&chosen);
+        let step = SealStep::Pages(chosen.len());
+        self.regions.sealing = Some((chosen, step));
     }
 
-    /// Goes on with a seal: data flushed, pages written, pages flushed, records (§6 cases 9 and 10).
+    /// Goes on with a seal: pages written, one flush for them and their data, records (§6 cases 9 and 10).
     pub(crate) fn step_seal(&mut self) {
         let Some((regions, step)) = self.regions.sealing.take() else {
             return;
         };
         let next = match step {
-            SealStep::Data if self.regions.is_flushed => {
-                self.write_pages(&regions);
-                Some(SealStep::Pages(regions.len()))
-            }
             SealStep::Pages(0) if self.mutation == Mutation::SealBeforePage => None,
             SealStep::Pages(0) => {
                 self.regions.is_flushed = false;
@@ -264,7 +259,7 @@ impl Pool {
                 Some(SealStep::Flush)
             }
             SealStep::Flush if self.regions.is_flushed => None,
-            SealStep::Data | SealStep::Pages(_) | SealStep::Flush => Some(step),
+            SealStep::Pages(_) | SealStep::Flush => Some(step),
         };
         match next {
             Some(next) => self.regions.sealing = Some((regions, next)),

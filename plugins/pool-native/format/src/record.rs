@@ -202,35 +202,7 @@ impl Record {
 
     fn emit_body(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Map {
-                map,
-                block,
-                address,
-                birth,
-                crcs,
-                moved,
-            } => {
-                put_all(out, &[*map, *block, *address, *birth]);
-                out.put_u16(crcs.len() as u16);
-                out.put_u16(moved.len() as u16);
-                out.put_zeros(4);
-                for crc in crcs {
-                    out.put_u32(*crc);
-                }
-                out.put_zeros(crcs.len() % 2 * 4);
-                put_moved(out, moved);
-            }
-            Self::Unmap {
-                map,
-                block,
-                count,
-                moved,
-            } => {
-                put_all(out, &[*map, *block, *count]);
-                out.put_u16(moved.len() as u16);
-                out.put_zeros(6);
-                put_moved(out, moved);
-            }
+            Self::Map { .. } | Self::Unmap { .. } => self.emit_extents(out),
             Self::Open { region, generation } => {
                 out.put_u64(*region);
                 out.put_u32(*generation);
@@ -261,18 +233,7 @@ impl Record {
                 out.put_u64(*object);
                 out.put_u8(state.map_or(0, ObjectState::code));
             }
-            Self::Void(entries) => {
-                assert!(entries.len() <= VOIDS_MAX, "cut by the caller");
-                out.put_u16(entries.len() as u16);
-                out.put_zeros(6);
-                for entry in entries {
-                    out.put_u64(entry.sequence);
-                    out.put_u16(entry.record);
-                    out.put_u16(entry.first);
-                    out.put_u16(entry.count);
-                    out.put_u16(0);
-                }
-            }
+            Self::Void(entries) => put_voids(out, entries),
             Self::Dead {
                 from,
                 to,
@@ -284,6 +245,41 @@ impl Record {
                 put_all(out, &[*from, *to, *address, *count, *birth]);
                 out.put_u32(class.code());
             }
+        }
+    }
+
+    /// Body of a map or unmap record.
+    fn emit_extents(&self, out: &mut Vec<u8>) {
+        if let Self::Map {
+            map,
+            block,
+            address,
+            birth,
+            crcs,
+            moved,
+        } = self
+        {
+            put_all(out, &[*map, *block, *address, *birth]);
+            out.put_u16(crcs.len() as u16);
+            out.put_u16(moved.len() as u16);
+            out.put_zeros(4);
+            for crc in crcs {
+                out.put_u32(*crc);
+            }
+            out.put_zeros(crcs.len() % 2 * 4);
+            put_moved(out, moved);
+        }
+        if let Self::Unmap {
+            map,
+            block,
+            count,
+            moved,
+        } = self
+        {
+            put_all(out, &[*map, *block, *count]);
+            out.put_u16(moved.len() as u16);
+            out.put_zeros(6);
+            put_moved(out, moved);
         }
     }
 
@@ -359,6 +355,19 @@ impl Record {
 fn put_all(out: &mut Vec<u8>, values: &[u64]) {
     for value in values {
         out.put_u64(*value);
+    }
+}
+
+fn put_voids(out: &mut Vec<u8>, entries: &[VoidEntry]) {
+    assert!(entries.len() <= VOIDS_MAX, "cut by the caller");
+    out.put_u16(entries.len() as u16);
+    out.put_zeros(6);
+    for entry in entries {
+        out.put_u64(entry.sequence);
+        out.put_u16(entry.record);
+        out.put_u16(entry.first);
+        out.put_u16(entry.count);
+        out.put_u16(0);
     }
 }
 
