@@ -185,6 +185,20 @@ impl Disk {
         self.durable.insert(block, bytes);
     }
 
+    /// The block at `to` has what was meant for `from`, as if a write had gone astray.
+    pub fn misdirect(&mut self, from: u64, to: u64) {
+        let bytes = Rc::clone(self.current.get(&from).unwrap_or(&self.zero));
+        self.current.insert(to, Rc::clone(&bytes));
+        self.durable.insert(to, bytes);
+    }
+
+    /// Replaces a block behind everyone's back.
+    pub fn replace(&mut self, block: u64, bytes: &[u8]) {
+        let bytes: Block = bytes.into();
+        self.current.insert(block, Rc::clone(&bytes));
+        self.durable.insert(block, bytes);
+    }
+
     /// Makes a block unreadable until it is written.
     pub fn break_block(&mut self, block: u64) {
         self.latent.insert(block);

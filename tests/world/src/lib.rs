@@ -9,6 +9,8 @@
 #![forbid(unsafe_code)]
 
 pub mod disk;
+pub mod faults;
+pub mod forge;
 pub mod model;
 pub mod play;
 pub mod rng;

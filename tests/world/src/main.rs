@@ -1,4 +1,4 @@
-//! `play`: one seed again. `long`: many seeds, and what they covered.
+//! `play`: one seed again. `long`: many seeds, and what they covered. `faults`: single faults. `forge`: hostile images.
 
 use std::process::ExitCode;
 
@@ -66,6 +66,32 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
     Ok(arguments)
 }
 
+/// A hundred single faults, or a hundred forged images, for each seed.
+#[expect(
+    clippy::print_stdout,
+    reason = "a command: what it found is its output"
+)]
+fn hurt(command: &str, arguments: &Arguments) -> ExitCode {
+    let (mut count, mut reported) = (0, 0);
+    for seed in arguments.seed..arguments.seed + arguments.seeds {
+        if command == "forge" {
+            count += world::forge::forge(seed, 100);
+            continue;
+        }
+        match world::faults::inject(seed, 100) {
+            Ok(injected) => {
+                (count, reported) = (count + injected.count, reported + injected.reported);
+            }
+            Err(what) => {
+                println!("{what}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    println!("{count} images, {reported} with a block reported as lost, none wrong");
+    ExitCode::SUCCESS
+}
+
 #[expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -82,11 +108,12 @@ fn main() -> ExitCode {
         }
     };
     let seeds = match command.as_str() {
+        "faults" | "forge" => return hurt(&command, &arguments),
         "play" => 1,
         "long" => arguments.seeds,
         _ => {
             eprintln!(
-                "world play --seed N | long --seeds N [--seed FIRST] [--lives N --events N --side-cuts N --disks N --mutation NAME]"
+                "world play --seed N | faults --seeds N | forge --seeds N | long --seeds N [--seed FIRST] [--lives N --events N --side-cuts N --disks N --mutation NAME]"
             );
             return ExitCode::FAILURE;
         }

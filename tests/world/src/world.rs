@@ -765,6 +765,40 @@ impl World {
         self.complain(format!("volume {number} cannot be read: no answer"));
     }
 
+    /// Reads one block, and nothing else meanwhile.
+    ///
+    /// # Errors
+    /// What the pool answers; `Busy` when it does not.
+    pub fn read_block(&mut self, number: u64, block: u64) -> Result<Value, PoolError> {
+        let object = self.id(number).ok_or(PoolError::NoSuchObject)?;
+        let tag = self.next_tag;
+        self.next_tag += 1;
+        self.buffers.insert(tag, vec![block_of(&[u64::MAX; 8])]);
+        let count = 1;
+        self.pool.submit(
+            tag,
+            HostOp::Read {
+                object,
+                block,
+                count,
+            },
+        );
+        for _ in 0..20_000 {
+            if let Some((answered, result)) = self.pool.poll_answer() {
+                if answered == tag {
+                    let buffer = self.buffers.remove(&tag).unwrap_or_default();
+                    return match result? {
+                        Answer::Read { holes, .. } if holes.is_empty() => Ok(value_of(&buffer[0])),
+                        Answer::Read { .. } | Answer::Done | Answer::Created { .. } => Ok([0; 8]),
+                    };
+                }
+            } else if !self.finish_without_answers() {
+                self.pass(300);
+            }
+        }
+        Err(PoolError::Busy)
+    }
+
     fn finish_without_answers(&mut self) -> bool {
         self.take_requests();
         if self.working.is_empty() {

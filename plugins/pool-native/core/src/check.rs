@@ -179,6 +179,13 @@ impl Checker<'_> {
                 }
                 Some(NodeBody::Leaf(entries)) => {
                     for entry in entries {
+                        let offset = self.geometry.offset_of(entry.address);
+                        let is_inside = offset + u32::from(entry.len) <= self.geometry.slab_blocks
+                            && (self.geometry.slab_of(entry.address) as usize) < self.slabs.len();
+                        if !is_inside {
+                            self.report.bad_nodes.push(pointer.address);
+                            continue;
+                        }
                         self.used
                             .extend((0..u64::from(entry.len)).map(|i| entry.address + i));
                     }

@@ -342,20 +342,17 @@ impl Pool {
         self.space = Space::new(self.space.geometry, slabs);
         for (page, records) in std::mem::take(&mut opening.objects) {
             for (index, record) in records.into_iter().enumerate() {
-                self.maps.insert(
-                    record.map,
-                    MapInfo {
-                        root: record.map_root,
-                        base: 0,
-                    },
-                );
-                self.maps.insert(
-                    record.dead,
-                    MapInfo {
-                        root: record.dead_root,
-                        base: 0,
-                    },
-                );
+                let lists = [
+                    (record.map, record.map_root),
+                    (record.dead, record.dead_root),
+                ];
+                for (list, root) in lists {
+                    if self.maps.insert(list, MapInfo { root, base: 0 }).is_some()
+                        || list >= self.root.map_next
+                    {
+                        return Err(PoolError::Damaged("two objects share a map"));
+                    }
+                }
                 let object = Object {
                     slot: page * OBJECTS_PER_PAGE + index,
                     cursor: 0,
@@ -363,7 +360,10 @@ impl Pool {
                     shared_until: (0, 0),
                     record,
                 };
-                self.objects.insert(object.record.id, object);
+                let id = object.record.id;
+                if id >= self.root.object_next || self.objects.insert(id, object).is_some() {
+                    return Err(PoolError::Damaged("two objects share an id"));
+                }
             }
         }
         self.epoch = self.root.epoch;

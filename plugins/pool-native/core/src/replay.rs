@@ -208,7 +208,13 @@ impl Pool {
                 replay.open.remove(region);
             }
             Record::Slab { .. } | Record::Void(_) => {}
-            Record::Object(record) => self.apply_object((**record).clone()),
+            Record::Object(record) => {
+                self.check_new(record.id, &[record.map, record.dead])?;
+                if record.base != 0 && !self.maps.contains_key(&record.base) {
+                    return Err(PoolError::Damaged("a record names what does not exist"));
+                }
+                self.apply_object((**record).clone());
+            }
             Record::Snapshot {
                 origin,
                 map,
@@ -216,6 +222,7 @@ impl Pool {
                 epoch,
                 snapshot,
             } => {
+                self.check_new(snapshot.id, &[*map, *dead])?;
                 self.apply_snapshot(*origin, (*map, *dead, *epoch), (**snapshot).clone());
             }
             Record::Resize { object, size, .. } => self.apply_resize(*object, *size),
@@ -233,6 +240,16 @@ impl Pool {
                 }
                 self.apply_dead((*from, *to), (*address, *count, *birth), *class, sequence);
             }
+        }
+        Ok(())
+    }
+
+    /// Ids are never used twice: one that is known or from the past is damage, and cannot make a map its own base.
+    fn check_new(&self, object: u64, lists: &[u64]) -> Result<(), PoolError> {
+        let is_old = object < self.object_next || lists.iter().any(|list| *list < self.map_next);
+        let is_absurd = object > 1 << 60 || lists.iter().any(|list| *list > 1 << 60);
+        if is_old || is_absurd || lists[0] == lists[1] {
+            return Err(PoolError::Damaged("a record uses an id again"));
         }
         Ok(())
     }
