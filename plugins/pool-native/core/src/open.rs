@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use pool_format::{
     Area, BLOCK, Geometry, JournalBlock, JournalHeader, Label, OBJECTS_PER_PAGE, ObjectRecord,
-    Root, SLABS_PER_PAGE, SlabRecord, parse_object_page, parse_slab_page,
+    Root, SLABS_PER_PAGE, SlabKind, SlabRecord, parse_object_page, parse_slab_page,
 };
 
 use crate::api::{Done, DoneResult, Limits, PoolError, Source, Status, Target};
@@ -242,6 +242,9 @@ impl Pool {
                 .labels
                 .iter()
                 .find(|(_, label)| label.disk == entry.uuid);
+            if found.is_some_and(|(_, label)| label.disk_blocks != entry.blocks) {
+                return Err(PoolError::Damaged("root and label differ in a disk's size"));
+            }
             order.push(
                 found
                     .map(|(disk, _)| *disk)
@@ -470,19 +473,15 @@ impl Pool {
                 }
             }
         }
-        self.read_checks(opening);
+        self.read_checks(opening)?;
         opening.stage = Stage::Check;
         Ok(())
     }
 
     /// Metadata is whole: what is to be durable before the first answer is written.
     pub(crate) fn begin_service(&mut self, opening: &mut Opening) {
-        let era = opening
-            .blocks
-            .last()
-            .map_or(0, |block| block.header.era)
-            .max(self.root.era)
-            + 1;
+        let newest = opening.blocks.last().map_or(0, |block| block.header.era);
+        let era = newest.max(self.root.era).wrapping_add(1);
         let geometry = self.space.geometry;
         let at = (opening.next, opening.chain);
         self.journal = Journal::new(
@@ -586,6 +585,17 @@ fn check_root(root: &Root, geometry: &Geometry) -> Result<(), PoolError> {
     }
     let positions = root.table_slabs.len() as u64 * u64::from(geometry.slab_blocks);
     let mut pages = root.slab_pages.iter().chain(&root.object_pages);
+    // Counters that only grow by one have no way to get near the end of their range.
+    let counters = [
+        root.checkpoint,
+        root.journal_start,
+        root.epoch,
+        root.object_next,
+        root.map_next,
+    ];
+    if counters.iter().any(|counter| *counter > 1 << 60) {
+        return Err(PoolError::Damaged("root"));
+    }
     let is_outside = pages.any(|page| u64::from(page.position) >= positions);
     let is_short = root.slab_pages.len() != (root.slabs as usize).div_ceil(SLABS_PER_PAGE);
     if is_outside
@@ -610,6 +620,29 @@ fn check_slabs(slabs: &[SlabRecord], root: &Root, geometry: &Geometry) -> Result
             return Err(PoolError::Damaged(
                 "a slab lies outside its disk or on another",
             ));
+        }
+    }
+    for (number, slab) in slabs.iter().enumerate() {
+        let other = match slab.kind {
+            SlabKind::Meta => SlabKind::MetaTwin,
+            SlabKind::MetaTwin => SlabKind::Meta,
+            SlabKind::Table => SlabKind::TableTwin,
+            SlabKind::TableTwin => SlabKind::Table,
+            SlabKind::Free | SlabKind::Data | SlabKind::Leaving => continue,
+        };
+        let twin = slabs.get(slab.twin as usize);
+        if !twin.is_some_and(|twin| twin.kind == other && twin.twin as usize == number) {
+            return Err(PoolError::Damaged("a metadata slab without its twin"));
+        }
+    }
+    for table in &root.table_slabs {
+        let is_at = |slab: u32, copy: usize| {
+            let slab = slabs.get(slab as usize);
+            slab.filter(|slab| (slab.disk, slab.chunk) == (table.disk[copy], table.chunk[copy]))
+        };
+        let first = is_at(table.slab, 0).filter(|slab| slab.kind == SlabKind::Table);
+        if first.and_then(|slab| is_at(slab.twin, 1)).is_none() {
+            return Err(PoolError::Damaged("the root names another table slab"));
         }
     }
     if slabs.len() != root.slabs as usize {

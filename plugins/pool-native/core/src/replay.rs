@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pool_format::{IntegrityPage, MovedOut, Record, VoidEntry, stored_crc};
+use pool_format::{IntegrityPage, MovedOut, Record, SlabKind, SlabRecord, VoidEntry, stored_crc};
 
 use crate::api::{Mutation, PoolError, Target};
 use crate::device::Purpose;
@@ -36,14 +36,15 @@ struct Replay {
 
 impl Pool {
     /// Asks for the data of map records above the mark.
-    pub(crate) fn read_checks(&mut self, opening: &mut Opening) {
+    ///
+    /// # Errors
+    /// `Damaged` for a slab record that cannot be.
+    pub(crate) fn read_checks(&mut self, opening: &mut Opening) -> Result<(), PoolError> {
         let blocks = std::mem::take(&mut opening.blocks);
         for block in &blocks {
             for record in &block.records {
                 if let Record::Slab { slab, record } = record {
-                    if (*slab as usize) < self.space.slabs.len() {
-                        self.space.set_slab(*slab, *record);
-                    }
+                    self.replay_slab(*slab, record)?;
                 }
             }
         }
@@ -71,6 +72,22 @@ impl Pool {
             }
         }
         opening.blocks = blocks;
+        Ok(())
+    }
+
+    /// A free slab becomes one for data, where it lies.
+    fn replay_slab(&mut self, slab: u32, record: &SlabRecord) -> Result<(), PoolError> {
+        let old = self.space.slabs.get(slab as usize).copied();
+        let is_new = old.is_some_and(|old| {
+            old.kind == SlabKind::Free
+                && record.kind == SlabKind::Data
+                && (old.disk, old.chunk) == (record.disk, record.chunk)
+        });
+        if !is_new || record.bitmap_crc != 0 {
+            return Err(PoolError::Damaged("a record gives a slab away twice"));
+        }
+        self.space.set_slab(slab, *record);
+        Ok(())
     }
 
     /// Applies every record, then goes on to service.
@@ -124,6 +141,10 @@ impl Pool {
     fn open_found(&mut self, open: &BTreeSet<u64>) -> Result<(), PoolError> {
         if self.mutation == Mutation::SkipAdoption {
             return Ok(());
+        }
+        let regions = self.space.slabs.len() as u64 * u64::from(self.space.geometry.regions());
+        if open.range(regions..).next().is_some() {
+            return Err(PoolError::Damaged("an open region lies outside of data"));
         }
         for region in open {
             let address = self.space.geometry.region_start(*region);
