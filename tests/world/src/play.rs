@@ -87,7 +87,7 @@ pub fn play(seed: u64, plan: Plan) -> Result<Played, Failure> {
     let mut rng = Rng::new(seed);
     let mut played = Played::default();
     let atomic_unit = if rng.below(2) == 0 { 512 } else { 4096 };
-    let sizes: Vec<u64> = (0..plan.disks).map(|_| 900 + rng.below(400)).collect();
+    let sizes: Vec<u64> = (0..plan.disks).map(|_| 680 + rng.below(600)).collect();
     let journal_blocks = [18, 26, 48][rng.below(3) as usize];
     let mut disks = new_disks(&sizes, atomic_unit, journal_blocks);
     let mut model = Model::default();

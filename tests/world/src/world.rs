@@ -155,17 +155,28 @@ pub fn new_disks(sizes: &[u64], atomic_unit: usize, journal_blocks: u32) -> Vec<
 }
 
 impl World {
-    /// Opens the pool on `disks`; the model says what should be there.
+    /// Opens the pool on `disks` with [`LIMITS`]; the model says what should be there.
     pub fn open(disks: Vec<Disk>, model: Model, seed: u64, mutation: Mutation) -> Self {
+        Self::open_with(disks, model, seed, mutation, LIMITS)
+    }
+
+    /// Opens the pool on `disks` with bounds of its own.
+    pub fn open_with(
+        disks: Vec<Disk>,
+        model: Model,
+        seed: u64,
+        mutation: Mutation,
+        limits: Limits,
+    ) -> Self {
         let sizes: Vec<u64> = disks.iter().map(Disk::blocks).collect();
         let mut rng = Rng::new(seed);
         Self {
             starves: rng.below(3) == 0,
             rng,
-            pool: Pool::open(&sizes, LIMITS, mutation),
+            pool: Pool::open(&sizes, limits, mutation),
             disks,
             model,
-            limits: LIMITS,
+            limits,
             mutation,
             working: Vec::new(),
             buffers: BTreeMap::new(),

@@ -28,7 +28,8 @@ impl Pool {
                 self.lock(id, op, (object, 0, u64::MAX), true)?;
             }
         }
-        self.admit(op, OBJECT_BLOCKS)?;
+        let only_frees = matches!(op.host, HostOp::Delete { .. } | HostOp::Resize { .. });
+        self.admit(op, OBJECT_BLOCKS, only_frees)?;
         let answer = match op.host.clone() {
             HostOp::Create { uuid, name, size } => self.create(uuid, name, size)?,
             HostOp::Snapshot { object, uuid, name } => {

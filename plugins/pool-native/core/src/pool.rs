@@ -15,6 +15,9 @@ use crate::region::Regions;
 use crate::space::Space;
 use crate::tree::{self, NodeCache};
 
+/// Nodes kept free beyond what a checkpoint needs, so that what frees space can go on when nothing else can.
+const METADATA_MARGIN: usize = 16;
+
 /// Steps of deletions between two events, so that operations get their turn.
 const DELETIONS_PER_RUN: usize = 4;
 
@@ -218,6 +221,11 @@ impl Pool {
     /// Replicas and snapshots with their records, in the order they were created.
     pub fn objects(&self) -> impl Iterator<Item = &ObjectRecord> {
         self.objects.values().map(|object| &object.record)
+    }
+
+    /// Regions open at this moment.
+    pub fn open_regions(&self) -> usize {
+        self.regions.open.len()
     }
 
     /// Whether nothing is in progress: no operation, request, adoption or deletion.
@@ -519,18 +527,40 @@ impl Pool {
         self.wake(Wait::Lock);
     }
 
-    /// Promises ring positions to an operation once, or waits for a checkpoint to make room.
-    pub(crate) fn admit(&mut self, op: &mut Op, blocks: u64) -> Result<(), Wait> {
+    /// Promises ring positions to an operation once, or waits for a checkpoint to make room. What only frees may use the last of the metadata.
+    ///
+    /// # Errors
+    /// `NoSpace` when a checkpoint would not help.
+    pub(crate) fn admit(&mut self, op: &mut Op, blocks: u64, only_frees: bool) -> Result<(), Stop> {
         if op.promised > 0 {
             return Ok(());
         }
-        if !self.journal.has_room(blocks) || self.active.len() > 2 * self.limits.overlay_max {
+        let is_full = self.active.len() > 2 * self.limits.overlay_max;
+        let (need, room) = self.metadata();
+        let is_tight = if only_frees {
+            room < need
+        } else {
+            room < 2 * need + METADATA_MARGIN
+        };
+        if is_tight && self.active.len() + self.frozen.len() == 0 {
+            return Err(PoolError::NoSpace.into());
+        }
+        if !self.journal.has_room(blocks) || is_full || is_tight {
             self.wants_checkpoint = true;
-            return Err(Wait::Journal);
+            return Err(Wait::Journal.into());
         }
         op.promised = blocks;
         self.journal.promised += blocks;
         Ok(())
+    }
+
+    /// Nodes the next checkpoint can need at most, and nodes there is room for.
+    fn metadata(&self) -> (usize, usize) {
+        let changes = self.active.len() + self.frozen.len();
+        let (used, room) = self.space.nodes();
+        // Each change touches a path of nodes, but no more than there are; and can begin a new leaf.
+        let need = (4 * changes).min(used + changes) + 8;
+        (need, room)
     }
 
     /// The run of blocks from `key` on: its length, where it lies, and the journal block that says so (0 when a tree does).

@@ -52,11 +52,40 @@ pub(crate) struct Space {
     dirty_pages: BTreeSet<usize>,
     dirty_bits: BTreeSet<u32>,
     pub(crate) frozen: Option<Frozen>,
+    counts: Counts,
+}
+
+/// Slabs by use, kept up with every change.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    free: usize,
+    meta: usize,
+    meta_free: usize,
+}
+
+impl Counts {
+    fn count(&mut self, record: &SlabRecord, nodes: usize, comes: bool) {
+        let change =
+            |count: &mut usize, by: usize| *count = if comes { *count + by } else { *count - by };
+        match record.kind {
+            SlabKind::Free => change(&mut self.free, 1),
+            SlabKind::Meta => {
+                change(&mut self.meta, 1);
+                change(&mut self.meta_free, usize::from(record.free).min(nodes));
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Space {
     pub(crate) fn new(geometry: Geometry, slabs: Vec<SlabRecord>) -> Self {
+        let mut counts = Counts::default();
+        for record in &slabs {
+            counts.count(record, geometry.node_blocks() as usize, true);
+        }
         Self {
+            counts,
             geometry,
             slabs,
             bits: BTreeMap::new(),
@@ -94,13 +123,29 @@ impl Space {
         if let Some(frozen) = &mut self.frozen {
             frozen.slabs.entry(slab).or_insert(old);
         }
-        self.slabs[slab as usize] = record;
+        self.replace(slab, record);
         self.dirty_pages.insert(slab as usize / SLABS_PER_PAGE);
+    }
+
+    fn replace(&mut self, slab: u32, record: SlabRecord) {
+        let nodes = self.geometry.node_blocks() as usize;
+        let old = std::mem::replace(&mut self.slabs[slab as usize], record);
+        self.counts.count(&old, nodes, false);
+        self.counts.count(&record, nodes, true);
+    }
+
+    /// Nodes in use, and nodes there is room for with every free slab.
+    pub(crate) fn nodes(&self) -> (usize, usize) {
+        let nodes = self.geometry.node_blocks() as usize;
+        let used = self.counts.meta * nodes - self.counts.meta_free;
+        (used, self.counts.meta_free + self.counts.free / 2 * nodes)
     }
 
     /// Changes a slab's record in the checkpoint in progress and after.
     pub(crate) fn set_slab_frozen(&mut self, slab: u32, change: impl Fn(&mut SlabRecord)) {
-        change(&mut self.slabs[slab as usize]);
+        let mut record = self.slabs[slab as usize];
+        change(&mut record);
+        self.replace(slab, record);
         if let Some(frozen) = &mut self.frozen {
             if let Some(old) = frozen.slabs.get_mut(&slab) {
                 change(old);
@@ -289,10 +334,7 @@ impl Space {
     }
 
     pub(crate) fn free_slabs(&self) -> usize {
-        self.slabs
-            .iter()
-            .filter(|record| record.kind == SlabKind::Free)
-            .count()
+        self.counts.free
     }
 
     /// Marks blocks as being written.

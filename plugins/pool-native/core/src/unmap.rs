@@ -30,7 +30,7 @@ impl Pool {
         object: u64,
         (block, end): (u64, u64),
     ) -> Result<(), Stop> {
-        self.admit(op, STEP_BLOCKS)?;
+        self.admit(op, STEP_BLOCKS, true)?;
         while block + op.cursor < end {
             if !self.journal.has_room(0) {
                 self.wants_checkpoint = true;

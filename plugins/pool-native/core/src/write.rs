@@ -35,7 +35,10 @@ impl Pool {
         let (count, crcs) = (crcs.len() as u64, crcs.clone());
         self.check_range(object, block, count)?;
         self.lock(id, op, (object, block, block + count), true)?;
-        self.admit(op, count / 25 + 2)?;
+        match self.admit(op, count / 25 + 2, false) {
+            Err(Stop::Fail(PoolError::NoSpace)) => return Err(self.wait_for_space(op)),
+            admitted => admitted?,
+        }
         while op.cursor < count {
             let at = op.cursor as usize;
             match self.write_next(id, op, (object, block + op.cursor), &crcs[at..]) {
