@@ -32,6 +32,17 @@ fn short_lives_survive_many_cuts() {
     plays(1000..1080, plan);
 }
 
+/// Cut again before a checkpoint can end, the journal only grows: opening has to make room by itself.
+#[test]
+fn cut_after_cut_does_not_fill_the_journal() {
+    let plan = Plan {
+        lives: 60,
+        events: 14,
+        ..Plan::default()
+    };
+    plays(2000..2030, plan);
+}
+
 /// Every subset of what is not durable while there are at most six blocks of it, sampled ones above.
 fn cut_here(world: &World, rng: &mut Rng) -> u64 {
     let volatile: Vec<usize> = world.disks.iter().map(|disk| disk.volatile()).collect();

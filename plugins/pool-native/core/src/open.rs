@@ -20,6 +20,9 @@ use crate::space::Space;
 /// Journal blocks read at once.
 const RUN: u64 = 16;
 
+/// Ring positions an opening needs, beyond void records.
+const OPEN_ROOM: u64 = 8;
+
 /// What an opening pool reads.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Wanted {
@@ -47,6 +50,8 @@ enum Stage {
     /// Copies that were missing are being written.
     Rewrite,
     Flush,
+    /// Making room in a journal that is all but full.
+    Checkpoint,
     Void,
 }
 
@@ -169,7 +174,7 @@ impl Pool {
                     Ok(())
                 }
                 Stage::Flush => Ok(()),
-                Stage::Void => {
+                Stage::Checkpoint | Stage::Void => {
                     if self.journal.settled + 1 >= opening.next {
                         self.status = Status::Ready;
                         return;
@@ -178,7 +183,8 @@ impl Pool {
                 }
             };
             opening.error = result.err();
-            self.again |= opening.outstanding == 0 && opening.stage != Stage::Void;
+            self.again |= opening.outstanding == 0
+                && !matches!(opening.stage, Stage::Checkpoint | Stage::Void);
             if opening.stage == Stage::Flush && self.flushes.is_running() {
                 self.again = false;
             }
@@ -512,8 +518,15 @@ impl Pool {
         let Some(opening) = &mut self.opening else {
             return;
         };
+        let voids = std::mem::take(&mut self.pending_voids);
+        if self.journal.room() < OPEN_ROOM + voids.len() as u64 {
+            // Cut after cut before a checkpoint could end: without one there is no room to go on. It leaves nothing that needs void records.
+            opening.stage = Stage::Checkpoint;
+            self.wants_checkpoint = true;
+            return;
+        }
         opening.stage = Stage::Void;
-        for record in std::mem::take(&mut self.pending_voids) {
+        for record in voids {
             self.journal.push(&record);
         }
         // An empty block of the new era settles everything before it.
@@ -522,6 +535,11 @@ impl Pool {
 }
 
 impl Opening {
+    /// Whether a checkpoint has to come before service.
+    pub(crate) fn wants_checkpoint(&self) -> bool {
+        self.stage == Stage::Checkpoint
+    }
+
     fn take_label(&mut self, disk: usize, is_last: bool, bytes: &[u8]) {
         match Label::parse(bytes) {
             Ok(label) => match self.labels.get(&disk) {

@@ -350,6 +350,9 @@ impl Pool {
                     self.step_flush();
                 }
                 Status::Opening => {
+                    if self.opening.as_ref().is_some_and(Opening::wants_checkpoint) {
+                        self.step_checkpoint();
+                    }
                     self.step_flush();
                     self.step_open();
                 }
