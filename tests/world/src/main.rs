@@ -53,6 +53,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--events" => arguments.plan.events = number()?,
             "--side-cuts" => arguments.plan.side_cuts = number()?,
             "--trace" => arguments.plan.trace = value == "yes",
+            "--errors" => arguments.plan.errors = number()?,
             "--disks" => arguments.plan.disks = number()?,
             "--mutation" => {
                 let named = MUTATIONS

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use pool_core::Mutation;
+use pool_core::{Mutation, Status};
 
 use crate::disk::Keep;
 use crate::model::Model;
@@ -20,6 +20,8 @@ pub struct Plan {
     pub side_cuts: u64,
     /// Disks.
     pub disks: u64,
+    /// Chance in a thousand that a flush or a write of metadata fails.
+    pub errors: u64,
     /// The bug to play with.
     pub mutation: Mutation,
     /// Whether to keep what happened since the last cut, for the report.
@@ -33,6 +35,7 @@ impl Default for Plan {
             events: 400,
             side_cuts: 20,
             disks: 1,
+            errors: 0,
             mutation: Mutation::None,
             trace: false,
         }
@@ -57,12 +60,13 @@ impl fmt::Display for Failure {
             events,
             side_cuts,
             disks,
+            errors,
             mutation,
             ..
         } = self.plan;
         write!(
             f,
-            "cargo run -p world -- play --seed {} --lives {lives} --events {events} --side-cuts {side_cuts} --disks {disks} --mutation {mutation:?}: {}",
+            "cargo run -p world -- play --seed {} --lives {lives} --events {events} --side-cuts {side_cuts} --disks {disks} --errors {errors} --mutation {mutation:?}: {}",
             self.seed, self.what
         )
     }
@@ -107,11 +111,12 @@ pub fn play(seed: u64, plan: Plan) -> Result<Played, Failure> {
         if let Some(what) = world.wrong {
             return Err(failure(format!("{last}\n{what}")));
         }
+        world.errors = plan.errors;
         let events = 1 + rng.below(plan.events);
         for _ in 0..events {
             let before = world.writes_done;
             event(&mut world, &mut rng);
-            if world.wrong.is_some() {
+            if world.wrong.is_some() || matches!(world.pool.status(), Status::Failed(_)) {
                 break;
             }
             if world.writes_done != before && rng.per_mille(plan.side_cuts) {

@@ -90,6 +90,8 @@ pub struct World {
     pub refused: u64,
     /// Whether early requests starve.
     starves: bool,
+    /// Chance in a thousand that a flush or a write of metadata fails.
+    pub errors: u64,
     /// What happened, when it is to be kept.
     pub trace: Option<Vec<String>>,
 }
@@ -172,6 +174,7 @@ impl World {
         let mut rng = Rng::new(seed);
         Self {
             starves: rng.below(3) == 0,
+            errors: 0,
             rng,
             pool: Pool::open(&sizes, limits, mutation),
             disks,
@@ -251,8 +254,26 @@ impl World {
             } => format!("  wrote metadata {}/{block}", working.request.disk),
             op => format!("  done {}/{op:?}", working.request.disk),
         });
+        let is_metadata = matches!(
+            working.request.op,
+            DeviceOp::Flush
+                | DeviceOp::Write {
+                    source: Source::Core(_),
+                    ..
+                }
+        );
+        let fails = is_metadata && self.errors > 0 && self.rng.per_mille(self.errors);
+        let happens = !fails || self.rng.below(2) == 0;
         let disk = &mut self.disks[working.request.disk];
         let result = match &working.request.op {
+            DeviceOp::Write { .. } if fails => {
+                // Half of the time it happened all the same.
+                if happens {
+                    disk.complete(&working.written);
+                }
+                Err(DeviceError::Medium)
+            }
+            DeviceOp::Flush if fails => Err(DeviceError::Medium),
             DeviceOp::Write { .. } => {
                 disk.complete(&working.written);
                 self.writes_done += 1;
@@ -347,6 +368,13 @@ impl World {
         result: Result<Answer, PoolError>,
         buffer: Vec<Block>,
     ) {
+        if result == Err(PoolError::Faulted) && self.errors > 0 {
+            // The host knows nothing about it, as after a cut.
+            if let Meaning::Write { volume, entry, .. } = meaning {
+                self.model.fail(volume, entry);
+            }
+            return;
+        }
         if let Err(error) = &result {
             self.refused += 1;
             let is_expected = match meaning {

@@ -32,6 +32,16 @@ fn short_lives_survive_many_cuts() {
     plays(1000..1080, plan);
 }
 
+/// A flush or a write of metadata fails now and then: the pool stops, and what it left is as after a cut.
+#[test]
+fn device_errors_are_survived() {
+    let plan = Plan {
+        errors: 8,
+        ..Plan::default()
+    };
+    plays(3000..3060, plan);
+}
+
 /// Cut again before a checkpoint can end, the journal only grows: opening has to make room by itself.
 #[test]
 fn cut_after_cut_does_not_fill_the_journal() {
