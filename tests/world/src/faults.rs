@@ -30,7 +30,7 @@ pub(crate) fn settled_pool(rng: &mut Rng, has_tail: bool) -> (Vec<Disk>, Model) 
     let mut world = World::open(
         new_disks(&sizes, 4096, 48),
         Model::default(),
-        rng.next(),
+        rng.number(),
         Mutation::None,
     );
     world.wait_open().expect("a new pool opens");
@@ -75,7 +75,7 @@ pub(crate) fn settled_pool(rng: &mut Rng, has_tail: bool) -> (Vec<Disk>, Model) 
 /// A sentence with the seed, when something wrong was returned as data, or more was lost than was hit.
 pub fn inject(seed: u64, count: u64) -> Result<Injected, String> {
     let mut rng = Rng::new(seed);
-    let (disks, model) = settled_pool(&mut rng, seed % 2 == 0);
+    let (disks, model) = settled_pool(&mut rng, seed.is_multiple_of(2));
     let mut injected = Injected::default();
     for at in 0..count {
         let mut hurt = disks.clone();
@@ -91,7 +91,7 @@ pub fn inject(seed: u64, count: u64) -> Result<Injected, String> {
             }
         }
         injected.count += 1;
-        let lost = look(hurt, &model, rng.next()).map_err(|what| {
+        let lost = look(hurt, &model, rng.number()).map_err(|what| {
             format!("seed {seed}, injection {at}: block {block} of disk {disk}, kind {how}: {what}")
         })?;
         if lost > 0 {

@@ -97,7 +97,7 @@ impl Image {
                 3 => rng.below(70) as u32,
                 4 => u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
                     .wrapping_add(1),
-                _ => rng.next() as u32,
+                _ => rng.number() as u32,
             };
             bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
         }
@@ -134,7 +134,7 @@ impl Blocks for Image {
 /// When the pool does: that is what is looked for.
 pub fn forge(seed: u64, count: u64) -> u64 {
     let mut rng = Rng::new(seed);
-    let (disks, model) = settled_pool(&mut rng, seed % 2 == 0);
+    let (disks, model) = settled_pool(&mut rng, seed.is_multiple_of(2));
     for _ in 0..count {
         let mut image = Image::new(&disks);
         for _ in 0..1 + rng.below(2) {
@@ -151,7 +151,7 @@ pub fn forge(seed: u64, count: u64) -> u64 {
 }
 
 fn exercise(disks: Vec<Disk>, model: &Model, rng: &mut Rng) {
-    let mut world = World::open(disks, model.clone(), rng.next(), Mutation::None);
+    let mut world = World::open(disks, model.clone(), rng.number(), Mutation::None);
     if world.wait_open().is_err() {
         return;
     }

@@ -196,10 +196,10 @@ impl Model {
                 .volumes
                 .get_mut(number)
                 .and_then(|volume| volume.cells.get_mut(*block));
-            if let Some(cell) = cell {
-                if let Some(at) = cell.entries.iter().position(|entry| entry.id == *id) {
-                    cell.entries.drain(..at);
-                }
+            if let Some(cell) = cell
+                && let Some(at) = cell.entries.iter().position(|entry| entry.id == *id)
+            {
+                cell.entries.drain(..at);
             }
         }
     }

@@ -102,7 +102,7 @@ pub fn play(seed: u64, plan: Plan) -> Result<Played, Failure> {
     };
     let mut last = String::new();
     for _ in 0..plan.lives {
-        let mut world = World::open(disks, model, rng.next(), plan.mutation);
+        let mut world = World::open(disks, model, rng.number(), plan.mutation);
         world.trace = plan.trace.then(Vec::new);
         world
             .wait_open()
@@ -141,7 +141,7 @@ pub fn play(seed: u64, plan: Plan) -> Result<Played, Failure> {
         disks = cut(&world, &mut rng);
         model = world.model;
     }
-    verify(disks, model, rng.next(), plan.mutation, true)
+    verify(disks, model, rng.number(), plan.mutation, true)
         .map_err(|what| failure(format!("{last}\n{what}")))?;
     played.cuts += plan.lives + 1;
     Ok(played)
@@ -156,9 +156,9 @@ fn cut(world: &World, rng: &mut Rng) -> Vec<crate::disk::Disk> {
     world.cut(&mut |_, _| match style {
         1 => Keep::None,
         2 => Keep::All,
-        3 => Keep::Torn(rng.next()),
+        3 => Keep::Torn(rng.number()),
         _ => match rng.below(4) {
-            0 => Keep::Torn(rng.next()),
+            0 => Keep::Torn(rng.number()),
             1 => Keep::None,
             _ => Keep::All,
         },
@@ -173,7 +173,7 @@ fn look_aside(world: &World, rng: &mut Rng, played: &mut Played) -> Result<(), S
     verify(
         disks,
         world.model.clone(),
-        rng.next(),
+        rng.number(),
         mutation,
         rng.below(3) == 0,
     )

@@ -59,7 +59,7 @@ fn cut_here(world: &World, rng: &mut Rng) -> u64 {
     let all: usize = volatile.iter().sum();
     let subsets = if all <= 6 { 1 << all } else { 12 };
     for subset in 0..subsets {
-        let bits = if all <= 6 { subset } else { rng.next() };
+        let bits = if all <= 6 { subset } else { rng.number() };
         let disks = world.cut(&mut |disk, index| {
             let at: usize = volatile[..disk].iter().sum::<usize>() + index;
             if bits >> (at % 64) & 1 != 0 {
@@ -71,7 +71,7 @@ fn cut_here(world: &World, rng: &mut Rng) -> u64 {
         if let Err(what) = verify(
             disks,
             world.model.clone(),
-            rng.next(),
+            rng.number(),
             Mutation::None,
             subset == 0,
         ) {

@@ -99,13 +99,12 @@ fn newest_root(blocks: &mut dyn Blocks, sizes: &[u64], label: &Label) -> Option<
                 for i in 0..u64::from(label.geometry.root_blocks) {
                     bytes.extend(blocks.block(disk, start + i).unwrap_or_default());
                 }
-                if let Ok(root) = Root::parse(&bytes, &label.pool, slot, &label.geometry) {
-                    if newest
+                if let Ok(root) = Root::parse(&bytes, &label.pool, slot, &label.geometry)
+                    && newest
                         .as_ref()
                         .is_none_or(|newest| newest.checkpoint < root.checkpoint)
-                    {
-                        newest = Some(root);
-                    }
+                {
+                    newest = Some(root);
                 }
             }
         }

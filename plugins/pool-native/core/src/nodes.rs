@@ -46,11 +46,11 @@ impl Pool {
         };
         match Node::parse(&bytes, &self.uuid, &pointer) {
             Ok(node) => {
-                if copy == 1 {
-                    if let Some(place) = self.space.locate(pointer.address, 0) {
-                        self.devices
-                            .write(place, Source::Core(bytes), Purpose::Repair);
-                    }
+                if copy == 1
+                    && let Some(place) = self.space.locate(pointer.address, 0)
+                {
+                    self.devices
+                        .write(place, Source::Core(bytes), Purpose::Repair);
                 }
                 self.loading_nodes.remove(&pointer.address);
                 self.nodes.insert(&pointer, Rc::new(node));

@@ -76,18 +76,18 @@ impl Overlay {
     fn cut(&mut self, map: u64, key: u64, len: u64) {
         let end = key + len;
         let before = self.runs.range((map, 0)..(map, key)).next_back();
-        if let Some((&(_, start), &run)) = before {
-            if start + run.len > key {
-                self.runs.insert(
-                    (map, start),
-                    Run {
-                        len: key - start,
-                        ..run
-                    },
-                );
-                if start + run.len > end {
-                    self.runs.insert((map, end), run.tail(end - start));
-                }
+        if let Some((&(_, start), &run)) = before
+            && start + run.len > key
+        {
+            self.runs.insert(
+                (map, start),
+                Run {
+                    len: key - start,
+                    ..run
+                },
+            );
+            if start + run.len > end {
+                self.runs.insert((map, end), run.tail(end - start));
             }
         }
         while let Some((&at, &run)) = self.runs.range((map, key)..(map, end)).next() {
@@ -101,15 +101,15 @@ impl Overlay {
     /// What is known about `key` and up to `max` keys from it; `max` is at least 1.
     pub(crate) fn segment(&self, map: u64, key: u64, max: u64) -> Segment {
         let before = self.runs.range((map, 0)..=(map, key)).next_back();
-        if let Some((&(_, start), &run)) = before {
-            if start + run.len > key {
-                let run = run.tail(key - start);
-                return Segment::Changed {
-                    len: run.len.min(max),
-                    value: run.value,
-                    sequence: run.sequence,
-                };
-            }
+        if let Some((&(_, start), &run)) = before
+            && start + run.len > key
+        {
+            let run = run.tail(key - start);
+            return Segment::Changed {
+                len: run.len.min(max),
+                value: run.value,
+                sequence: run.sequence,
+            };
         }
         let next = self
             .runs

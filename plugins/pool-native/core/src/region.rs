@@ -195,23 +195,23 @@ impl Pool {
 
     /// Checks of blocks just written.
     pub(crate) fn set_checks(&mut self, address: u64, crcs: &[u32]) {
-        if let Some((region, index)) = self.space.geometry.region_of(address) {
-            if let Some(open) = self.regions.open.get_mut(&region) {
-                let range = index as usize..index as usize + crcs.len();
-                open.page.crcs[range].copy_from_slice(crcs);
-            }
+        if let Some((region, index)) = self.space.geometry.region_of(address)
+            && let Some(open) = self.regions.open.get_mut(&region)
+        {
+            let range = index as usize..index as usize + crcs.len();
+            open.page.crcs[range].copy_from_slice(crcs);
         }
     }
 
     pub(crate) fn count_region_write(&mut self, address: u64, begins: bool) {
-        if let Some((region, _)) = self.space.geometry.region_of(address) {
-            if let Some(open) = self.regions.open.get_mut(&region) {
-                open.writes = if begins {
-                    open.writes + 1
-                } else {
-                    open.writes - 1
-                };
-            }
+        if let Some((region, _)) = self.space.geometry.region_of(address)
+            && let Some(open) = self.regions.open.get_mut(&region)
+        {
+            open.writes = if begins {
+                open.writes + 1
+            } else {
+                open.writes - 1
+            };
         }
     }
 

@@ -54,20 +54,20 @@ impl Pool {
                 continue;
             }
             for (j, record) in block.records.iter().enumerate() {
-                if let Record::Map { address, crcs, .. } = record {
-                    if let Some(place) = self.space.locate(*address, 0) {
-                        opening.want_checks();
-                        let what = Wanted::Check {
-                            block: i,
-                            record: j,
-                        };
-                        self.devices.read(
-                            place,
-                            crcs.len() as u32,
-                            Target::Check,
-                            Purpose::Open { what },
-                        );
-                    }
+                if let Record::Map { address, crcs, .. } = record
+                    && let Some(place) = self.space.locate(*address, 0)
+                {
+                    opening.want_checks();
+                    let what = Wanted::Check {
+                        block: i,
+                        record: j,
+                    };
+                    self.devices.read(
+                        place,
+                        crcs.len() as u32,
+                        Target::Check,
+                        Purpose::Open { what },
+                    );
                 }
             }
         }

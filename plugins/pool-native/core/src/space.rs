@@ -282,10 +282,10 @@ impl Space {
             let record = self.slabs.get(slab as usize);
             record.is_some_and(|record| record.kind == SlabKind::Data && record.disk == disk)
         };
-        if is_ours(near) {
-            if let Some(found) = self.run_in(near, self.geometry.offset_of(cursor), want) {
-                return found;
-            }
+        if is_ours(near)
+            && let Some(found) = self.run_in(near, self.geometry.offset_of(cursor), want)
+        {
+            return found;
         }
         for slab in self.bits.keys().copied().filter(|slab| is_ours(*slab)) {
             if let Some(found) = self.run_in(slab, 0, want) {

@@ -394,8 +394,8 @@ mod tests {
             let mut overlay = crate::overlay::Overlay::default();
             for _ in 0..100 {
                 let key = random(3990);
-                let len =
-                    1 + random(if random(20) == 0 { 4000 - key } else { 9 }).min(4000 - key - 1);
+                let most = if random(20) == 0 { 4000 - key } else { 9 };
+                let len = 1 + random(most).min(4000 - key - 1);
                 let value = (random(4) > 0).then(|| (random(1 << 30) * 100, round));
                 overlay.insert(1, key, len, value, 0);
                 for i in 0..len {

@@ -182,13 +182,13 @@ impl Pool {
             _ => own_after,
         };
         let (len, value, sequence) = self.find(map, block, count)?;
-        if let Some((address, birth)) = value {
-            if self.may_overwrite(birth, in_place_after, sequence) {
-                return Ok(Plan::InPlace {
-                    len: self.in_region(address, len),
-                    address,
-                });
-            }
+        if let Some((address, birth)) = value
+            && self.may_overwrite(birth, in_place_after, sequence)
+        {
+            return Ok(Plan::InPlace {
+                len: self.in_region(address, len),
+                address,
+            });
         }
         let want = count.min(MAP_BLOCKS_MAX as u64);
         let mut moved = Vec::new();
