@@ -28,6 +28,8 @@ pub enum Room {
     Conformance,
     /// Any other directory in `plugins/`.
     Plugin,
+    /// `format` and `core` of a plugin in `plugins/<plugin>/`: what it decides, without effects.
+    PluginCore,
     /// `tests/` and `xtask/`, which may use everything.
     Tools,
 }
@@ -36,6 +38,9 @@ impl Room {
     /// Room of a crate whose manifest lies in `directory`, relative to the workspace; `None` for an unknown place.
     pub fn of(directory: &str) -> Option<Self> {
         let mut parts = directory.split('/');
+        if let ["plugins", _, "format" | "core"] = *directory.split('/').collect::<Vec<_>>() {
+            return Some(Self::PluginCore);
+        }
         match (parts.next()?, parts.next()) {
             ("proto", None) => Some(Self::Proto),
             ("xtask", None) | ("tests", Some(_)) => Some(Self::Tools),
@@ -52,13 +57,15 @@ impl Room {
 
     /// Whether code of this room may use code of `other`.
     pub fn may_use(self, other: Self) -> bool {
-        use Room::{Conformance, Core, Edge, Io, Plugin, Proto, Sdk, Tools, Wire};
+        use Room::{Conformance, Core, Edge, Io, Plugin, PluginCore, Proto, Sdk, Tools, Wire};
         match self {
             Proto => false,
             Wire => other == Wire,
             Core => matches!(other, Wire | Core),
             Sdk => other == Wire,
-            Conformance | Plugin => matches!(other, Wire | Core | Sdk),
+            Conformance => matches!(other, Wire | Core | Sdk),
+            Plugin => matches!(other, Wire | Core | Sdk | PluginCore),
+            PluginCore => matches!(other, Wire | PluginCore),
             Io => matches!(other, Wire | Core | Sdk | Io),
             Edge => other != Tools && other != Conformance,
             Tools => true,
@@ -78,7 +85,7 @@ impl Room {
 
     /// Whether third-party crates in this room need an entry in [`THIRD_PARTY`].
     pub fn is_guarded(self) -> bool {
-        matches!(self, Self::Wire | Self::Core | Self::Sdk)
+        matches!(self, Self::Wire | Self::Core | Self::Sdk | Self::PluginCore)
     }
 }
 
@@ -88,6 +95,11 @@ pub const THIRD_PARTY: &[(&str, &str, &str)] = &[
         "nvme-tcp-pdu",
         "crc32c",
         "the digest of NVMe/TCP with the processor's instruction; no system call, no state",
+    ),
+    (
+        "pool-format",
+        "crc32c",
+        "the check over every structure on disk, with the processor's instruction; no system call, no state",
     ),
     (
         "sdk",

@@ -40,6 +40,9 @@ fn an_arrow_not_drawn_is_found() {
         ("plugins/device-mem", "io-engine/io/reactor"),
         ("plugins/device-mem", "plugins/device-uring"),
         ("plugins/sdk", "io-engine/core/target"),
+        ("plugins/pool-native/core", "plugins/sdk"),
+        ("plugins/pool-native/core", "io-engine/core/target"),
+        ("io-engine/io/block", "plugins/pool-native/core"),
         ("proto", "io-engine/wire/units"),
         ("io-engine/edge/engine", "xtask"),
         ("io-engine/edge/engine", "plugins/conformance"),
@@ -56,6 +59,9 @@ fn an_arrow_that_is_drawn_is_not() {
         ("io-engine/io/reactor", "plugins/sdk"),
         ("io-engine/edge/engine", "plugins/device-mem"),
         ("plugins/transport-nvmf-tcp", "io-engine/core/nvme-tcp"),
+        ("plugins/pool-native/core", "plugins/pool-native/format"),
+        ("plugins/pool-native/core", "io-engine/wire/units"),
+        ("plugins/pool-native/plugin", "plugins/pool-native/core"),
         ("tests/vm", "io-engine/edge/engine"),
     ] {
         assert_eq!(verdict(from, to, false), 0, "{from} -> {to}");
