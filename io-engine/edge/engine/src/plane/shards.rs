@@ -311,13 +311,17 @@ impl Seat {
         }
     }
 
+    fn limits(&self) -> ShardLimits {
+        ShardLimits {
+            arena_bytes: self.config.reactor.arena_bytes,
+            address_connections_max: self.config.address_connections_max,
+        }
+    }
+
     fn sit(self) -> Result<(Shard, Started), Problem> {
         let mut config = self.config.reactor.clone();
         config.cpu = self.cpu;
-        let limits = ShardLimits {
-            arena_bytes: config.arena_bytes,
-            address_connections_max: self.config.address_connections_max,
-        };
+        let limits = self.limits();
         let (mut reactor, handle): (Reactor<Message>, _) =
             Reactor::new(config).map_err(|error| {
                 let source = std::error::Error::source(&error)
