@@ -7,6 +7,7 @@ mod live_changes;
 mod logs;
 mod lost_devices;
 mod restart;
+mod shares;
 mod stalls;
 mod support;
 mod unread;
