@@ -9,7 +9,7 @@ use sdk::block::{
     Capabilities, Device, DeviceDriver, Geometry, IoError, OpenError, Queue, QueueSeed, Support,
 };
 use sdk::host::{Host, HostError, OwnerId};
-use sdk::uri::DeviceUri;
+use sdk::uri::{DeviceUri, UriError};
 use units::Blocks;
 
 use crate::claim::{Kind, claim, unsuitable};
@@ -23,6 +23,10 @@ pub(crate) struct FileDriver;
 impl DeviceDriver for FileDriver {
     fn schemes(&self) -> &'static [&'static str] {
         &["aio", "uring"]
+    }
+
+    fn check(&self, uri: DeviceUri) -> Result<(), UriError> {
+        Params::take(uri).map(drop)
     }
 
     fn open(&self, uri: DeviceUri) -> Result<Box<dyn Device>, OpenError> {

@@ -16,6 +16,7 @@
 
 pub mod block_devices;
 pub mod dataplane;
+pub mod declared;
 pub mod identity;
 pub mod usage;
 

@@ -347,7 +347,7 @@ impl Engine {
 }
 
 /// Each host once, in order; every NQN well-formed.
-fn checked_hosts(hosts: Vec<String>) -> Result<Vec<String>, Problem> {
+pub(super) fn checked_hosts(hosts: Vec<String>) -> Result<Vec<String>, Problem> {
     let hosts: Vec<String> = hosts
         .into_iter()
         .collect::<BTreeSet<_>>()
