@@ -45,6 +45,7 @@ use stats::IoStats;
 
 pub use block::stats;
 pub use registry::{Bdev, NamespaceView, SubsystemView};
+pub(crate) use shares::SUBSYSTEMS_MAX;
 
 /// What the control side is told at start.
 #[derive(Clone, Debug)]
