@@ -152,6 +152,8 @@ impl Rig {
 
 pub(crate) fn open(driver: &dyn DeviceDriver, uri: &str) -> Box<dyn Device> {
     let parsed = DeviceUri::parse(uri).expect("the URI under test is a URI");
+    let checked = driver.check(parsed.clone());
+    assert_eq!(checked, Ok(()), "{uri} is refused before it is opened");
     driver
         .open(parsed)
         .unwrap_or_else(|error| panic!("{uri} does not open: {error}"))

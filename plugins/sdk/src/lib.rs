@@ -15,4 +15,5 @@ pub mod buf;
 pub mod fabric;
 pub mod host;
 pub mod memory;
+pub mod text;
 pub mod uri;

@@ -20,6 +20,7 @@ mod run;
 use std::io::Write;
 use std::process::ExitCode;
 
+use engine::control::declared;
 use engine_config::{Config, ConfigError, EXIT_CONFIG, Environment};
 
 /// Version text, as it is printed and sent to clients.
@@ -64,9 +65,8 @@ fn start() -> Result<ExitCode, Fatal> {
     let request = cli::parse(std::env::args_os())?;
     let environment = Environment::read();
     let config = Config::load(&request.overrides, &environment)?;
-    config.check_devices(|device| {
-        engine::plane::check_uri(&device.uri).map_err(|error| error.to_string())
-    })?;
+    declared::check(&config.devices, engine::plane::check_uri)
+        .map_err(|mistake| config.bad_device(&mistake.key, mistake.problem))?;
     if request.doctor {
         return doctor::run(&config, &environment);
     }

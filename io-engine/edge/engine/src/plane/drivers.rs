@@ -31,12 +31,15 @@ pub(super) fn position(
     })
 }
 
-/// Whether `text` is a device URI with a scheme that is served. Whether the device can be opened only opening it tells.
+/// Whether `text` is a device URI that a driver takes, parameters included. Whether the device can be opened only opening
+/// it tells.
 ///
 /// # Errors
 /// Says what to write.
 pub fn check_uri(text: &str) -> Result<(), UriError> {
-    position(&all(), &DeviceUri::parse(text)?).map(drop)
+    let uri = DeviceUri::parse(text)?;
+    let drivers = all();
+    drivers[position(&drivers, &uri)?].check(uri)
 }
 
 #[cfg(test)]
@@ -49,7 +52,7 @@ mod tests {
             "malloc:///m?size_mb=8",
             "aio:///x",
             "uring:///x",
-            "null:///n",
+            "null:///n?num_blocks=8",
         ] {
             check_uri(uri).unwrap();
         }
@@ -58,6 +61,13 @@ mod tests {
             line.ends_with("'spdk' is unknown; use one of: aio, malloc, null, uring"),
             "{line}"
         );
-        assert!(check_uri("/dev/sdb").is_err());
+        for bad in [
+            "/dev/sdb",
+            "null:///n",
+            "aio:///x?bogus",
+            "uring:///x?uuid=1",
+        ] {
+            assert!(check_uri(bad).is_err(), "{bad}");
+        }
     }
 }
