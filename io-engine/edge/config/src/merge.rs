@@ -275,30 +275,19 @@ fn nvmf(
     let interface = interface(flags, environment, source)?;
     let listen = nvmf_listen(file.listen, flags, interface.clone(), source)?;
     let connections_max = file.connections_max.unwrap_or(limits::CONNECTIONS);
-<<<<<<< HEAD
     let host_connections_max =
-        host_connections_max(file.host_connections_max, connections_max, place)?;
-    let pod_ip = pod_ip(environment)?;
-=======
+        host_connections_max(file.host_connections_max, connections_max, source)?;
     let pod_ip = pod_ip(environment, source)?;
->>>>>>> s3-edges
     let advertise = file.advertise.or(interface.map(|(_, ip)| ip)).or(pod_ip);
     Ok(Nvmf {
         listen,
         advertise,
         connections_max,
-<<<<<<< HEAD
         host_connections_max,
         address_connections_max: address_connections_max(
             file.address_connections_max,
             (connections_max, host_connections_max),
-            place,
-=======
-        host_connections_max: host_connections_max(
-            file.host_connections_max,
-            connections_max,
             source,
->>>>>>> s3-edges
         )?,
         host_controllers_max: file
             .host_controllers_max
@@ -373,28 +362,28 @@ fn host_connections_max(
         let share = all.get().div_ceil(limits::HOST_CONNECTIONS_DIVISOR);
         return Ok(PerHost::new(share.into()).expect("at least 1, and below the limit of all"));
     };
-    within_connections(max, all, "nvmf.host_connections_max", place)
+    within_connections(max, all, "nvmf.host_connections_max", source)
 }
 
 /// All connections but a part for other addresses, and what one host may have, unless the file says otherwise.
 fn address_connections_max(
     file: Option<PerHost>,
     (all, host): (Connections, PerHost),
-    place: &str,
+    source: &Source,
 ) -> Result<PerHost, ConfigError> {
     let Some(max) = file else {
         let share = all.get() - all.get() / limits::ADDRESS_RESERVE_DIVISOR;
         let share = share.max(host.get());
         return Ok(PerHost::new(share.into()).expect("at least 1, and not above the limit of all"));
     };
-    within_connections(max, all, "nvmf.address_connections_max", place)
+    within_connections(max, all, "nvmf.address_connections_max", source)
 }
 
 fn within_connections(
     max: PerHost,
     all: Connections,
     key: &'static str,
-    place: &str,
+    source: &Source,
 ) -> Result<PerHost, ConfigError> {
     if max.get() > all.get() {
         let problem = format!(
@@ -402,12 +391,7 @@ fn within_connections(
             max.get(),
             all.get()
         );
-<<<<<<< HEAD
-        let kind = ConfigErrorKind::BadValue;
-        return Err(ConfigError::new(kind, place, key, problem));
-=======
-        return Err(source.bad_value(&Origin::File("nvmf.host_connections_max"), problem));
->>>>>>> s3-edges
+        return Err(source.bad_value(&Origin::File(key), problem));
     }
     Ok(max)
 }

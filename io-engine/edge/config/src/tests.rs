@@ -259,7 +259,7 @@ fn golden_lines_of_refused_files() {
         ),
         (
             "[nvmf]\nconnections_max = 10\naddress_connections_max = 11\n",
-            "FILE: nvmf.address_connections_max: 11 is above nvmf.connections_max (10); lower it",
+            "FILE:3: nvmf.address_connections_max: 11 is above nvmf.connections_max (10); lower it",
         ),
         (
             "[nvmf]\nkeep_alive_s_min = 60\nkeep_alive_s_max = 30\n",
