@@ -35,6 +35,8 @@ pub struct Disk {
     latent: std::collections::BTreeSet<u64>,
     /// Whether two writes to one block at once are let pass: a forged image can make two things lie in one place.
     pub is_lenient: bool,
+    /// Changes with each flush that made something durable.
+    pub version: u64,
     /// Blocks written so far.
     pub writes: u64,
     /// Flushes completed so far.
@@ -54,6 +56,7 @@ impl Disk {
             atomic_unit,
             latent: std::collections::BTreeSet::new(),
             is_lenient: false,
+            version: 0,
             writes: 0,
             flushes: 0,
         }
@@ -119,6 +122,7 @@ impl Disk {
     /// Completes a flush.
     pub fn flush_ends(&mut self, covered: &[u64]) {
         self.flushes += 1;
+        self.version += u64::from(!covered.is_empty());
         let durable = &mut self.durable;
         self.pending.retain(|written| {
             let is_covered = covered.binary_search(&written.id).is_ok();
@@ -137,9 +141,9 @@ impl Disk {
         Some(Rc::clone(self.current.get(&block).unwrap_or(&self.zero)))
     }
 
-    /// Blocks that are not durable yet, in flight included.
-    pub fn volatile(&self) -> usize {
-        self.pending.len()
+    /// Blocks that are not durable yet, in flight included: a number for each write of one, oldest first.
+    pub fn volatile(&self) -> Vec<u64> {
+        self.pending.iter().map(|written| written.id).collect()
     }
 
     /// The disk after a power cut: `keep` decides for each atomic unit that is not durable, oldest first.

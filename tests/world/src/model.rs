@@ -74,6 +74,8 @@ pub struct Volume {
     pub uuid: [u8; 16],
     /// Whether it can be written.
     pub is_replica: bool,
+    /// Whether its writes never fail for lack of space.
+    pub is_thick: bool,
     /// Its blocks.
     pub cells: Vec<Cell>,
     /// Whether the host was told that it exists.
@@ -109,6 +111,7 @@ impl Model {
             id: None,
             uuid,
             is_replica,
+            is_thick: false,
             cells,
             is_certain: false,
             is_going: false,

@@ -22,6 +22,10 @@ pub struct Plan {
     pub disks: u64,
     /// Chance in a thousand that a flush or a write of metadata fails.
     pub errors: u64,
+    /// Chance in a thousand that a request gets stuck for a while.
+    pub stuck: u64,
+    /// Which operations are played: 1 as first, 2 with thick replicas.
+    pub mix: u64,
     /// The bug to play with.
     pub mutation: Mutation,
     /// Whether to keep what happened since the last cut, for the report.
@@ -36,6 +40,8 @@ impl Default for Plan {
             side_cuts: 20,
             disks: 1,
             errors: 0,
+            stuck: 0,
+            mix: 2,
             mutation: Mutation::None,
             trace: false,
         }
@@ -61,12 +67,14 @@ impl fmt::Display for Failure {
             side_cuts,
             disks,
             errors,
+            stuck,
+            mix,
             mutation,
             ..
         } = self.plan;
         write!(
             f,
-            "cargo run -p world -- play --seed {} --lives {lives} --events {events} --side-cuts {side_cuts} --disks {disks} --errors {errors} --mutation {mutation:?}: {}",
+            "cargo run -p world -- play --seed {} --lives {lives} --events {events} --side-cuts {side_cuts} --disks {disks} --errors {errors} --stuck {stuck} --mix {mix} --mutation {mutation:?}: {}",
             self.seed, self.what
         )
     }
@@ -112,10 +120,11 @@ pub fn play(seed: u64, plan: Plan) -> Result<Played, Failure> {
             return Err(failure(format!("{last}\n{what}")));
         }
         world.errors = plan.errors;
+        world.stuck = plan.stuck;
         let events = 1 + rng.below(plan.events);
         for _ in 0..events {
             let before = world.writes_done;
-            event(&mut world, &mut rng);
+            event(&mut world, &mut rng, plan.mix);
             if world.wrong.is_some() || matches!(world.pool.status(), Status::Failed(_)) {
                 break;
             }
@@ -205,7 +214,7 @@ pub fn verify(
 }
 
 /// One thing happens: a disk finishes something, the host wants something, or time passes.
-fn event(world: &mut World, rng: &mut Rng) {
+fn event(world: &mut World, rng: &mut Rng, mix: u64) {
     let wants = rng.below(100);
     if wants < 60 && world.finish_one() {
         return;
@@ -227,7 +236,9 @@ fn event(world: &mut World, rng: &mut Rng) {
         usable.map(|(number, _)| *number).collect()
     };
     if volumes.is_empty() || volumes.len() < 2 && rng.per_mille(300) {
-        world.create(10 + rng.below(80) as usize);
+        let is_thick = mix > 1 && rng.below(4) == 0;
+        let most = if is_thick { 40 } else { 80 };
+        world.create_as(10 + rng.below(most) as usize, is_thick);
         return;
     }
     let volume = volumes[rng.below(volumes.len() as u64) as usize];

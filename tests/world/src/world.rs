@@ -25,6 +25,9 @@ pub const LIMITS: Limits = Limits {
     reserve_slabs: 4,
 };
 
+/// Requests finished before a stuck one goes on, at most, beyond 50.
+const STUCK_MAX: u64 = 500;
+
 /// What an operation in progress means to the model.
 enum Meaning {
     Write {
@@ -63,6 +66,18 @@ struct Working {
     request: Request,
     written: Vec<u64>,
     covered: Vec<u64>,
+    /// Stuck until the disks have finished so much, unless nothing else is left to finish.
+    until: u64,
+}
+
+impl Working {
+    fn is_data(&self) -> bool {
+        let source = match &self.request.op {
+            DeviceOp::Write { source, .. } => source,
+            DeviceOp::Read { .. } | DeviceOp::Flush => return false,
+        };
+        matches!(source, Source::Host { .. })
+    }
 }
 
 /// The pool, its disks and what its host knows.
@@ -90,6 +105,13 @@ pub struct World {
     pub refused: u64,
     /// Whether early requests starve.
     starves: bool,
+    /// Chance in a thousand that a request gets stuck for a while.
+    pub stuck: u64,
+    /// Whether the disks finish no write of a host's data.
+    pub holds_data: bool,
+    finished: u64,
+    /// Host operations taken and answers given so far: what the host knows changes with them only.
+    pub changes: u64,
     /// Chance in a thousand that a flush or a write of metadata fails.
     pub errors: u64,
     /// What happened, when it is to be kept.
@@ -174,6 +196,10 @@ impl World {
         let mut rng = Rng::new(seed);
         Self {
             starves: rng.below(3) == 0,
+            stuck: 0,
+            holds_data: false,
+            finished: 0,
+            changes: 0,
             errors: 0,
             rng,
             pool: Pool::open(&sizes, limits, mutation),
@@ -209,8 +235,12 @@ impl World {
             let mut working = Working {
                 written: Vec::new(),
                 covered: Vec::new(),
+                until: 0,
                 request,
             };
+            if self.stuck > 0 && self.rng.per_mille(self.stuck) {
+                working.until = self.finished + 50 + self.rng.below(STUCK_MAX);
+            }
             match &working.request.op {
                 DeviceOp::Write {
                     block,
@@ -231,21 +261,37 @@ impl World {
     }
 
     /// Which request a disk finishes next: any, or in some worlds mostly a late one, so that early ones starve.
-    fn pick(&mut self) -> usize {
+    fn pick(&mut self) -> Option<usize> {
+        self.finished += 1;
+        let is_held = |working: &Working| self.holds_data && working.is_data();
+        let is_free = |working: &Working| working.until <= self.finished && !is_held(working);
+        let free = self
+            .working
+            .iter()
+            .filter(|working| is_free(working))
+            .count();
+        if free > 0 && free < self.working.len() {
+            let nth = self.rng.below(free as u64) as usize;
+            let mut all = self.working.iter().enumerate();
+            let found = all.by_ref().filter(|(_, working)| is_free(working));
+            return found.map(|(at, _)| at).nth(nth);
+        }
+        if self.working.iter().all(is_held) {
+            return None;
+        }
         let count = self.working.len() as u64;
         if self.starves && self.rng.below(40) > 0 {
-            return (count - 1 - self.rng.below(count.min(3))) as usize;
+            return Some((count - 1 - self.rng.below(count.min(3))) as usize);
         }
-        self.rng.below(count) as usize
+        Some(self.rng.below(count) as usize)
     }
 
     /// Lets a disk finish one request, any of them. `false` when there is none.
     pub fn finish_one(&mut self) -> bool {
         self.take_requests();
-        if self.working.is_empty() {
+        let Some(at) = self.pick() else {
             return false;
-        }
-        let at = self.pick();
+        };
         let working = self.working.remove(at);
         self.note(|| match &working.request.op {
             DeviceOp::Write {
@@ -344,6 +390,7 @@ impl World {
             ),
             op => format!("{tag}: {op:?} as {entry}"),
         });
+        self.changes += 1;
         self.buffers.insert(tag, buffer);
         self.meanings.insert(tag, meaning);
         self.pool.submit(tag, op);
@@ -354,6 +401,7 @@ impl World {
     fn take_answers(&mut self) {
         while let Some((tag, result)) = self.pool.poll_answer() {
             let buffer = self.buffers.remove(&tag).unwrap_or_default();
+            self.changes += 1;
             self.note(|| format!("{tag} answered {result:?}"));
             match self.meanings.remove(&tag) {
                 Some(meaning) => self.answered(meaning, result, buffer),
@@ -377,7 +425,15 @@ impl World {
         }
         if let Err(error) = &result {
             self.refused += 1;
+            let is_thick = |volume: u64| {
+                let volume = self.model.volumes.get(&volume);
+                volume.is_some_and(|volume| volume.is_thick)
+            };
             let is_expected = match meaning {
+                // What a thick replica writes was set aside for it.
+                Meaning::Write { volume, .. } if is_thick(volume) => {
+                    matches!(error, PoolError::NoSuchObject | PoolError::OutOfRange)
+                }
                 // An operation behind a deletion finds nothing, one behind a resize less, a full pool no space.
                 Meaning::Read { .. } => {
                     matches!(error, PoolError::NoSuchObject | PoolError::OutOfRange)
@@ -581,12 +637,21 @@ impl World {
 
     /// Creates a replica.
     pub fn create(&mut self, size: usize) {
+        self.create_as(size, false);
+    }
+
+    /// Creates a replica, thick or thin.
+    pub fn create_as(&mut self, size: usize, is_thick: bool) {
         let volume = self.model.add(size);
+        if let Some(volume) = self.model.volumes.get_mut(&volume) {
+            volume.is_thick = is_thick;
+        }
         let uuid = self.model.volumes[&volume].uuid;
         let op = HostOp::Create {
             uuid,
             name: format!("v{volume}"),
             size: size as u64,
+            is_thick,
         };
         self.submit(op, Meaning::Create { volume }, Vec::new());
     }

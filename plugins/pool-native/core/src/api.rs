@@ -88,6 +88,8 @@ pub enum HostOp {
         name: String,
         /// Size in blocks.
         size: u64,
+        /// Whether its whole size is set aside, so that a write to it never fails for lack of space.
+        is_thick: bool,
     },
     /// Takes a snapshot of a replica.
     Snapshot {

@@ -39,6 +39,7 @@ pub(crate) enum Purpose {
 #[derive(Debug)]
 pub(crate) struct WritePiece {
     pub(crate) op: u64,
+    pub(crate) object: u64,
     pub(crate) block: u64,
     pub(crate) address: u64,
     /// Stored checks.

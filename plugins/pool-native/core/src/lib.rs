@@ -29,6 +29,7 @@ mod pool;
 mod read;
 mod region;
 mod replay;
+mod reserve;
 mod space;
 mod tree;
 mod unmap;

@@ -5,7 +5,7 @@
 use pool_format::{MovedClass, ObjectKind, ObjectRecord, ObjectState, Record, Uuid};
 
 use crate::api::{Answer, HostOp, Mutation, PoolError};
-use crate::pool::{MapInfo, Object, Op, Pool, Stop, Wait};
+use crate::pool::{Claim, MapInfo, Object, Op, Pool, Stop, Wait};
 use crate::write::MOVED_MAX;
 
 /// Ring positions a change of objects can fill.
@@ -28,10 +28,18 @@ impl Pool {
                 self.lock(id, op, (object, 0, u64::MAX), true)?;
             }
         }
-        let only_frees = matches!(op.host, HostOp::Delete { .. } | HostOp::Resize { .. });
-        self.admit(op, OBJECT_BLOCKS, only_frees)?;
+        let claim = match op.host {
+            HostOp::Delete { .. } | HostOp::Resize { .. } => Claim::Frees,
+            _ => Claim::New,
+        };
+        self.admit(op, OBJECT_BLOCKS, claim)?;
         let answer = match op.host.clone() {
-            HostOp::Create { uuid, name, size } => self.create(uuid, name, size)?,
+            HostOp::Create {
+                uuid,
+                name,
+                size,
+                is_thick,
+            } => self.create((uuid, name), size, is_thick)?,
             HostOp::Snapshot { object, uuid, name } => {
                 self.check_range(object, 0, 1)?;
                 self.snapshot(object, uuid, name)?
@@ -108,8 +116,18 @@ impl Pool {
         disks.rev().max_by_key(free).unwrap_or(0)
     }
 
-    fn create(&mut self, uuid: Uuid, name: String, size: u64) -> Result<Answer, PoolError> {
-        let record = self.blank_record(ObjectKind::Replica, uuid, name, size)?;
+    fn create(
+        &mut self,
+        (uuid, name): (Uuid, String),
+        size: u64,
+        is_thick: bool,
+    ) -> Result<Answer, PoolError> {
+        if is_thick && size <= 1 << 48 && !self.can_reserve(size, size) {
+            return Err(PoolError::NoSpace);
+        }
+        let mut record = self.blank_record(ObjectKind::Replica, uuid, name, size)?;
+        record.is_thick = is_thick;
+        record.reserved = if is_thick { size } else { 0 };
         let object = record.id;
         self.journal.push(&Record::Object(Box::new(record.clone())));
         self.apply_object(record);
@@ -168,8 +186,10 @@ impl Pool {
             cursor: 0,
             delete_after: 0,
             shared_until: (0, 0),
+            taking: 0,
         };
         self.objects.insert(object.record.id, object);
+        self.recount_reserve();
     }
 
     fn snapshot(&mut self, origin: u64, uuid: Uuid, name: String) -> Result<Answer, Stop> {
@@ -183,6 +203,10 @@ impl Pool {
         if depth >= self.limits.bases_max {
             self.wants_checkpoint = true;
             return Err(Wait::Checkpoint.into());
+        }
+        if record.is_thick && !self.can_reserve(record.size - record.reserved, 0) {
+            // Every block can be written once more.
+            return Err(PoolError::NoSpace.into());
         }
         let mut snapshot = self.blank_record(ObjectKind::Snapshot, uuid, name, record.size)?;
         snapshot.home = record.home;
@@ -225,6 +249,9 @@ impl Pool {
         old.dead = dead;
         old.previous = snapshot.id;
         old.previous_epoch = snapshot.epoch;
+        if old.is_thick {
+            old.reserved = old.size;
+        }
         let base = old.base;
         self.dirty_objects.insert(replica.slot);
         self.maps.insert(map, MapInfo { root: None, base });
@@ -244,20 +271,30 @@ impl Pool {
         if size < old {
             self.unmap_range(op, object, (size, old))?;
         }
+        let more = size.saturating_sub(old);
+        if self.is_thick(object) && more > 0 && !self.can_reserve(more, more) {
+            return Err(PoolError::NoSpace.into());
+        }
+        let record = &self.objects[&object].record;
+        // What was cut off is unmapped, and so all of it is reserved.
+        let reserved = (record.reserved + more).saturating_sub(old.saturating_sub(size));
+        let reserved = if record.is_thick { reserved } else { 0 };
         self.journal.push(&Record::Resize {
             object,
             size,
-            reserved: 0,
+            reserved,
         });
-        self.apply_resize(object, size);
+        self.apply_resize(object, (size, reserved));
         Ok(Answer::Done)
     }
 
-    pub(crate) fn apply_resize(&mut self, object: u64, size: u64) {
+    pub(crate) fn apply_resize(&mut self, object: u64, (size, reserved): (u64, u64)) {
         if let Some(object) = self.objects.get_mut(&object) {
             object.record.size = size;
+            object.record.reserved = reserved.min(size);
             self.dirty_objects.insert(object.slot);
         }
+        self.recount_reserve();
     }
 
     fn successors(&self, object: u64) -> Vec<u64> {
@@ -320,6 +357,7 @@ impl Pool {
                 self.relink(&heirs, |heir| heir.record.previous = previous);
             }
         }
+        self.recount_reserve();
     }
 
     fn relink(&mut self, heirs: &[u64], change: impl Fn(&mut Object)) {

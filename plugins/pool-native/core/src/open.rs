@@ -367,6 +367,7 @@ impl Pool {
                     cursor: 0,
                     delete_after: self.root.checkpoint + 1,
                     shared_until: (0, 0),
+                    taking: 0,
                     record,
                 };
                 let id = object.record.id;
@@ -375,6 +376,7 @@ impl Pool {
                 }
             }
         }
+        self.recount_reserve();
         self.epoch = self.root.epoch;
         self.object_next = self.root.object_next;
         self.map_next = self.root.map_next;

@@ -12,6 +12,7 @@ use crate::journal::Journal;
 use crate::open::Opening;
 use crate::overlay::{Overlay, Placed, Segment};
 use crate::region::Regions;
+use crate::reserve::Reserve;
 use crate::space::Space;
 use crate::tree::{self, NodeCache};
 
@@ -46,6 +47,17 @@ pub(crate) enum Wait {
     Own,
     /// The end of a checkpoint.
     Checkpoint,
+}
+
+/// What an operation may take of the metadata's room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Claim {
+    /// It frees: the last of it.
+    Frees,
+    /// It is a thick replica's: what is kept for it.
+    Reserved,
+    /// What nobody else counts on.
+    New,
 }
 
 /// Why an operation does not go on.
@@ -113,6 +125,8 @@ pub(crate) struct Object {
     pub(crate) delete_after: u64,
     /// Until this journal block is durable, blocks born up to this epoch are not written in place: the snapshot that used them may come back.
     pub(crate) shared_until: (u64, u64),
+    /// New blocks being written.
+    pub(crate) taking: u64,
 }
 
 /// A map or dead list.
@@ -141,6 +155,7 @@ pub struct Pool {
     pub(crate) regions: Regions,
     pub(crate) objects: BTreeMap<u64, Object>,
     pub(crate) dirty_objects: BTreeSet<usize>,
+    pub(crate) reserve: Reserve,
     pub(crate) maps: BTreeMap<u64, MapInfo>,
     pub(crate) active: Overlay,
     pub(crate) frozen: Overlay,
@@ -191,6 +206,7 @@ impl Pool {
             regions: Regions::default(),
             objects: BTreeMap::new(),
             dirty_objects: BTreeSet::new(),
+            reserve: Reserve::default(),
             maps: BTreeMap::new(),
             active: Overlay::default(),
             frozen: Overlay::default(),
@@ -530,22 +546,24 @@ impl Pool {
         self.wake(Wait::Lock);
     }
 
-    /// Promises ring positions to an operation once, or waits for a checkpoint to make room. What only frees may use the last of the metadata.
+    /// Promises ring positions to an operation once, or waits for a checkpoint to make room.
     ///
     /// # Errors
     /// `NoSpace` when a checkpoint would not help.
-    pub(crate) fn admit(&mut self, op: &mut Op, blocks: u64, only_frees: bool) -> Result<(), Stop> {
+    pub(crate) fn admit(&mut self, op: &mut Op, blocks: u64, claim: Claim) -> Result<(), Stop> {
         if op.promised > 0 {
             return Ok(());
         }
         let is_full = self.active.len() > 2 * self.limits.overlay_max;
         let (need, room) = self.metadata();
-        let is_tight = if only_frees {
-            room < need
-        } else {
-            room < 2 * need + METADATA_MARGIN
+        let is_merged = self.active.len() + self.frozen.len() == 0;
+        let is_tight = match claim {
+            Claim::Frees => room < need,
+            // What it needs is kept for it; only what a checkpoint needs for a while may be short.
+            Claim::Reserved => room < need + METADATA_MARGIN && !is_merged,
+            Claim::New => room < 2 * need + METADATA_MARGIN + self.reserved_nodes(),
         };
-        if is_tight && self.active.len() + self.frozen.len() == 0 {
+        if is_tight && is_merged {
             return Err(PoolError::NoSpace.into());
         }
         if !self.journal.has_room(blocks) || is_full || is_tight {
@@ -560,7 +578,9 @@ impl Pool {
     /// Nodes the next checkpoint can need at most, and nodes there is room for.
     fn metadata(&self) -> (usize, usize) {
         let changes = self.active.len() + self.frozen.len();
-        let (used, room) = self.space.nodes();
+        let (used, free) = self.space.nodes();
+        let slabs = self.space.free_slabs().saturating_sub(self.thick_slabs());
+        let room = free + slabs / 2 * self.space.geometry.node_blocks() as usize;
         // Each change touches a path of nodes, but no more than there are; and can begin a new leaf.
         let need = (4 * changes).min(used + changes) + 8;
         (need, room)

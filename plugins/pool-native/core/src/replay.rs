@@ -125,6 +125,7 @@ impl Pool {
             }
         }
         opening.blocks = blocks;
+        self.recount_reserve();
         self.open_found(&replay.open)?;
         self.begin_service(opening);
         opening.blocks.clear();
@@ -203,7 +204,7 @@ impl Pool {
                     replay.apply_block((*map, key));
                     self.active.insert(*map, key, 1, Some(placed), sequence);
                     self.space.record(placed.0, 1, true);
-                    self.replay_displace(*map, &here, sequence);
+                    self.replay_displace(*map, (1, &here), sequence);
                 }
             }
             Record::Unmap {
@@ -220,7 +221,7 @@ impl Pool {
                     *fate = Fate::Applied;
                 }
                 self.active.insert(*map, *block, *count, None, sequence);
-                self.replay_displace(*map, &all, sequence);
+                self.replay_displace(*map, (0, &all), sequence);
             }
             Record::Open { region, .. } => {
                 replay.open.insert(*region);
@@ -246,7 +247,11 @@ impl Pool {
                 self.check_new(snapshot.id, &[*map, *dead])?;
                 self.apply_snapshot(*origin, (*map, *dead, *epoch), (**snapshot).clone());
             }
-            Record::Resize { object, size, .. } => self.apply_resize(*object, *size),
+            Record::Resize {
+                object,
+                size,
+                reserved,
+            } => self.apply_resize(*object, (*size, *reserved)),
             Record::State { object, state } => self.apply_state(*object, *state),
             Record::Dead {
                 from,
@@ -275,7 +280,8 @@ impl Pool {
         Ok(())
     }
 
-    fn replay_displace(&mut self, map: u64, moved: &[MovedOut], sequence: u64) {
+    /// A map took `count` new blocks and stopped using `moved`.
+    fn replay_displace(&mut self, map: u64, (count, moved): (u64, &[MovedOut]), sequence: u64) {
         if self.mutation == Mutation::ForgetDisplaced {
             return;
         }
@@ -283,7 +289,8 @@ impl Pool {
             .objects
             .values()
             .find(|object| object.record.map == map);
-        let dead = owner.map_or(0, |owner| owner.record.dead);
+        let (id, dead) = owner.map_or((0, 0), |owner| (owner.record.id, owner.record.dead));
+        self.account(id, count, moved);
         self.displace(dead, moved, sequence);
     }
 

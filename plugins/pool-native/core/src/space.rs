@@ -53,6 +53,8 @@ pub(crate) struct Space {
     dirty_bits: BTreeSet<u32>,
     pub(crate) frozen: Option<Frozen>,
     counts: Counts,
+    /// Blocks being written to new places that no record names yet.
+    taken: u64,
 }
 
 /// Slabs by use, kept up with every change.
@@ -61,6 +63,7 @@ struct Counts {
     free: usize,
     meta: usize,
     meta_free: usize,
+    data_free: u64,
 }
 
 impl Counts {
@@ -73,7 +76,15 @@ impl Counts {
                 change(&mut self.meta, 1);
                 change(&mut self.meta_free, usize::from(record.free).min(nodes));
             }
-            _ => {}
+            SlabKind::Data => {
+                let by = u64::from(record.free);
+                self.data_free = if comes {
+                    self.data_free + by
+                } else {
+                    self.data_free - by
+                };
+            }
+            SlabKind::MetaTwin | SlabKind::Table | SlabKind::TableTwin | SlabKind::Leaving => {}
         }
     }
 }
@@ -86,6 +97,7 @@ impl Space {
         }
         Self {
             counts,
+            taken: 0,
             geometry,
             slabs,
             bits: BTreeMap::new(),
@@ -134,11 +146,21 @@ impl Space {
         self.counts.count(&record, nodes, true);
     }
 
-    /// Nodes in use, and nodes there is room for with every free slab.
+    /// Nodes in use, and free ones in metadata slabs.
     pub(crate) fn nodes(&self) -> (usize, usize) {
         let nodes = self.geometry.node_blocks() as usize;
         let used = self.counts.meta * nodes - self.counts.meta_free;
-        (used, self.counts.meta_free + self.counts.free / 2 * nodes)
+        (used, self.counts.meta_free)
+    }
+
+    /// Free nodes of metadata slabs.
+    pub(crate) fn free_nodes(&self) -> usize {
+        self.counts.meta_free
+    }
+
+    /// Free blocks of data slabs, without those being written; blocks in quarantine count as free.
+    pub(crate) fn free_data(&self) -> u64 {
+        self.counts.data_free.saturating_sub(self.taken)
     }
 
     /// Changes a slab's record in the checkpoint in progress and after.
@@ -275,19 +297,21 @@ impl Space {
         self.pending.keys().next().copied()
     }
 
-    /// Blocks for data on `disk`: near `cursor`, in a slab in memory, in one to be read, or in a free one while more than `reserve` are.
-    pub(crate) fn find(&self, disk: u16, cursor: u64, want: u32, reserve: usize) -> Found {
+    /// Blocks for data on `disk`: near `cursor`, in a slab in memory, in one to be read, or in a free one when `may_assign`.
+    pub(crate) fn find(&self, disk: u16, cursor: u64, want: u32, may_assign: bool) -> Found {
         let near = self.geometry.slab_of(cursor);
         let is_ours = |slab: u32| {
             let record = self.slabs.get(slab as usize);
             record.is_some_and(|record| record.kind == SlabKind::Data && record.disk == disk)
         };
         if is_ours(near)
+            && want > 0
             && let Some(found) = self.run_in(near, self.geometry.offset_of(cursor), want)
         {
             return found;
         }
-        for slab in self.bits.keys().copied().filter(|slab| is_ours(*slab)) {
+        let mine = self.bits.keys().copied().filter(|slab| is_ours(*slab));
+        for slab in mine.take_while(|_| want > 0) {
             if let Some(found) = self.run_in(slab, 0, want) {
                 return found;
             }
@@ -300,7 +324,8 @@ impl Space {
         let mut assignable = None;
         for (slab, record) in free_here {
             let slab = slab as u32;
-            if record.kind == SlabKind::Data && record.free > 0 && !self.bits.contains_key(&slab) {
+            let is_data = record.kind == SlabKind::Data && record.free > 0 && want > 0;
+            if is_data && !self.bits.contains_key(&slab) {
                 return Found::Load(slab);
             }
             if record.kind == SlabKind::Free && assignable.is_none() {
@@ -308,7 +333,7 @@ impl Space {
             }
         }
         match assignable {
-            Some(slab) if self.free_slabs() > reserve => Found::Assign(slab),
+            Some(slab) if may_assign => Found::Assign(slab),
             Some(_) | None => Found::Nothing,
         }
     }
@@ -337,8 +362,14 @@ impl Space {
         self.counts.free
     }
 
+    /// Blocks being written have been recorded, or given back.
+    pub(crate) fn taken_no_more(&mut self, len: u32) {
+        self.taken = self.taken.saturating_sub(u64::from(len));
+    }
+
     /// Marks blocks as being written.
     pub(crate) fn take(&mut self, address: u64, len: u32) {
+        self.taken += u64::from(len);
         let (slab, offset) = (
             self.geometry.slab_of(address),
             self.geometry.offset_of(address),
