@@ -139,12 +139,9 @@ pub type Step = (&'static str, fn(&mut World));
 /// The step and what was wrong.
 pub fn run(script: &[Step], disks: u64, explorer: &mut Explorer) -> Result<(), String> {
     let sizes = vec![950; disks as usize];
-    let mut world = World::open(
-        new_disks(&sizes, 512, 48),
-        Model::default(),
-        disks,
-        explorer.mutation,
-    );
+    let mut devices = new_disks(&sizes, 512, 48);
+    devices.iter_mut().for_each(|disk| disk.discards = true);
+    let mut world = World::open(devices, Model::default(), disks, explorer.mutation);
     world.wait_open().map_err(|error| error.to_string())?;
     for (name, step) in script {
         step(&mut world);
@@ -175,6 +172,10 @@ pub const METADATA: &[Step] = &[
     }),
     ("checkpoint", World::ask_checkpoint),
     ("overwrite in place", |world| world.write(1, 2, 4, true)),
+    ("write parts", |world| {
+        world.write_part(1, 2, (3, 2), true);
+        world.write_part(1, 20, (0, 1), true);
+    }),
     ("seal", World::ask_seal),
     ("overwrite a sealed region", |world| {
         world.write(1, 1, 2, true)
@@ -190,4 +191,11 @@ pub const METADATA: &[Step] = &[
     ("shrink", |world| world.resize(1, 8)),
     ("delete the clone", |world| world.delete(3)),
     ("delete the snapshot", |world| world.delete(2)),
+    ("create a thick one", |world| world.create_as(12, true)),
+    ("write to it", |world| world.write(4, 0, 12, true)),
+    ("its snapshot", |world| world.copy(4)),
+    ("overwrite it", |world| world.write(4, 3, 6, true)),
+    ("grow it", |world| world.resize(4, 20)),
+    ("discard a part of it", |world| world.unmap(4, 0, 5)),
+    ("delete it", |world| world.delete(4)),
 ];

@@ -35,6 +35,8 @@ pub struct Disk {
     latent: std::collections::BTreeSet<u64>,
     /// Whether two writes to one block at once are let pass: a forged image can make two things lie in one place.
     pub is_lenient: bool,
+    /// Whether the disk can discard.
+    pub discards: bool,
     /// Changes with each flush that made something durable.
     pub version: u64,
     /// Blocks written so far.
@@ -56,6 +58,7 @@ impl Disk {
             atomic_unit,
             latent: std::collections::BTreeSet::new(),
             is_lenient: false,
+            discards: false,
             version: 0,
             writes: 0,
             flushes: 0,
@@ -95,6 +98,11 @@ impl Disk {
             ids.push(id);
         }
         ids
+    }
+
+    /// Takes a discard: what the blocks hold when it ends is anything but what they held.
+    pub fn discard(&mut self, block: u64, count: u32) -> Vec<u64> {
+        self.submit(block, &vec![0xD5; BLOCK * count as usize])
     }
 
     /// Completes a write.

@@ -7,7 +7,8 @@ use pool_core::Mutation;
 use world::cuts::{Explorer, METADATA, run};
 use world::{Plan, play};
 
-const MUTATIONS: [Mutation; 16] = [
+const MUTATIONS: [Mutation; 17] = [
+    Mutation::ReuseBeforeDiscard,
     Mutation::SkipHostFlush,
     Mutation::SkipRootBarrier,
     Mutation::ReuseAtOnce,

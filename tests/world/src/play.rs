@@ -24,7 +24,7 @@ pub struct Plan {
     pub errors: u64,
     /// Chance in a thousand that a request gets stuck for a while.
     pub stuck: u64,
-    /// Which operations are played: 1 as first, 2 with thick replicas.
+    /// Which operations are played: 1 as first, 2 with thick replicas, parts of blocks, and discards passed on.
     pub mix: u64,
     /// The bug to play with.
     pub mutation: Mutation,
@@ -102,6 +102,11 @@ pub fn play(seed: u64, plan: Plan) -> Result<Played, Failure> {
     let sizes: Vec<u64> = (0..plan.disks).map(|_| 680 + rng.below(600)).collect();
     let journal_blocks = [18, 26, 48][rng.below(3) as usize];
     let mut disks = new_disks(&sizes, atomic_unit, journal_blocks);
+    if plan.mix > 1 {
+        for disk in &mut disks {
+            disk.discards = rng.below(2) == 0;
+        }
+    }
     let mut model = Model::default();
     let failure = |what: String| Failure {
         seed,
@@ -242,10 +247,10 @@ fn event(world: &mut World, rng: &mut Rng, mix: u64) {
         return;
     }
     let volume = volumes[rng.below(volumes.len() as u64) as usize];
-    host(world, rng, volume, volumes.len());
+    host(world, rng, (volume, volumes.len()), mix);
 }
 
-fn host(world: &mut World, rng: &mut Rng, volume: u64, volumes: usize) {
+fn host(world: &mut World, rng: &mut Rng, (volume, volumes): (u64, usize), mix: u64) {
     let size = world.model.volumes[&volume].cells.len();
     let is_replica = world.model.volumes[&volume].is_replica;
     let is_resizing = world.model.volumes[&volume].other_size.is_some();
@@ -254,6 +259,11 @@ fn host(world: &mut World, rng: &mut Rng, volume: u64, volumes: usize) {
     let block = rng.below(span as u64) as usize;
     let most = if rng.below(8) == 0 { 20 } else { 3 };
     let count = (1 + rng.below(most) as usize).min(size - block);
+    if mix > 1 && is_replica && !is_resizing && rng.below(10) == 0 {
+        let first = rng.below(8) as u8;
+        let sectors = (first, 1 + rng.below(8 - u64::from(first)) as u8);
+        return world.write_part(volume, block, sectors, rng.per_mille(80));
+    }
     match rng.below(100) {
         0..=39 if is_replica && !is_resizing => {
             world.write(volume, block, count, rng.per_mille(80))

@@ -23,6 +23,7 @@ pub const LIMITS: Limits = Limits {
     space_wait_ms: 5000,
     bases_max: 3,
     reserve_slabs: 4,
+    discards_max: 0,
 };
 
 /// Requests finished before a stuck one goes on, at most, beyond 50.
@@ -74,7 +75,7 @@ impl Working {
     fn is_data(&self) -> bool {
         let source = match &self.request.op {
             DeviceOp::Write { source, .. } => source,
-            DeviceOp::Read { .. } | DeviceOp::Flush => return false,
+            DeviceOp::Read { .. } | DeviceOp::Discard { .. } | DeviceOp::Flush => return false,
         };
         matches!(source, Source::Host { .. })
     }
@@ -193,6 +194,15 @@ impl World {
         limits: Limits,
     ) -> Self {
         let sizes: Vec<u64> = disks.iter().map(Disk::blocks).collect();
+        let discards_max = if disks.iter().any(|disk| disk.discards) {
+            2
+        } else {
+            0
+        };
+        let limits = Limits {
+            discards_max,
+            ..limits
+        };
         let mut rng = Rng::new(seed);
         Self {
             starves: rng.below(3) == 0,
@@ -253,8 +263,11 @@ impl World {
                     let buffer = &self.buffers[tag][*at as usize..(*at + *count) as usize];
                     working.written = disk.submit(*block, &buffer.concat());
                 }
+                DeviceOp::Discard { block, count } if disk.discards => {
+                    working.written = disk.discard(*block, *count);
+                }
                 DeviceOp::Flush => working.covered = disk.flush_begins(),
-                DeviceOp::Read { .. } => {}
+                DeviceOp::Read { .. } | DeviceOp::Discard { .. } => {}
             }
             self.working.push(working);
         }
@@ -325,6 +338,10 @@ impl World {
                 self.writes_done += 1;
                 Ok(Done::Nothing)
             }
+            DeviceOp::Discard { .. } => {
+                disk.complete(&working.written);
+                Ok(Done::Nothing)
+            }
             DeviceOp::Flush => {
                 disk.flush_ends(&working.covered);
                 Ok(Done::Nothing)
@@ -357,6 +374,18 @@ impl World {
         match target {
             Target::Core => Done::Bytes(blocks.concat()),
             Target::Check => Done::Crcs(blocks.iter().map(|block| plain_crc(block)).collect()),
+            Target::Merge { tag, first, count } => {
+                let mut merged = blocks[0].to_vec();
+                let kept = usize::from(first) * 512..usize::from(first + count) * 512;
+                if let Some(buffer) = buffers.get_mut(&tag) {
+                    merged[kept.clone()].copy_from_slice(&buffer[0][kept]);
+                    buffer[0] = merged.as_slice().into();
+                }
+                Done::Merged {
+                    old: plain_crc(&blocks[0]),
+                    new: plain_crc(&merged),
+                }
+            }
             Target::Host { tag, at } => {
                 if let Some(buffer) = buffers.get_mut(&tag) {
                     for (i, block) in blocks.iter().enumerate() {
@@ -418,8 +447,8 @@ impl World {
     ) {
         if result == Err(PoolError::Faulted) && self.errors > 0 {
             // The host knows nothing about it, as after a cut.
-            if let Meaning::Write { volume, entry, .. } = meaning {
-                self.model.fail(volume, entry);
+            if let Meaning::Write { entry, .. } = meaning {
+                self.model.fail(entry);
             }
             return;
         }
@@ -456,7 +485,7 @@ impl World {
                 },
                 Ok(_),
             ) => self.model.finish(volume, entry, is_durable),
-            (Meaning::Write { volume, entry, .. }, Err(_)) => self.model.fail(volume, entry),
+            (Meaning::Write { entry, .. }, Err(_)) => self.model.fail(entry),
             (
                 Meaning::Read {
                     volume,
@@ -578,6 +607,33 @@ impl World {
         self.submit(op, meaning, buffer);
     }
 
+    /// Writes a random value to some sectors of a block.
+    pub fn write_part(&mut self, volume: u64, block: usize, (first, count): (u8, u8), fua: bool) {
+        let Some(object) = self.id(volume) else {
+            return;
+        };
+        let stamp = self.model.next_id() * 4096 + block as u64;
+        let sectors = usize::from(first)..usize::from(first + count);
+        let entry = self.model.begin_part(volume, block, sectors.clone(), stamp);
+        let mut value = [0; 8];
+        value[sectors].fill(stamp);
+        let buffer = block_of(&value);
+        let op = HostOp::WritePart {
+            object,
+            block: block as u64,
+            first,
+            count,
+            crc: plain_crc(&buffer),
+            fua,
+        };
+        let meaning = Meaning::Write {
+            volume,
+            entry,
+            is_durable: fua,
+        };
+        self.submit(op, meaning, vec![buffer]);
+    }
+
     fn id(&self, volume: u64) -> Option<u64> {
         self.model.volumes.get(&volume)?.id
     }
@@ -652,6 +708,7 @@ impl World {
             name: format!("v{volume}"),
             size: size as u64,
             is_thick,
+            block_shift: 9,
         };
         self.submit(op, Meaning::Create { volume }, Vec::new());
     }
@@ -913,7 +970,7 @@ impl World {
         let working = self.working.swap_remove(0);
         let disk = &mut self.disks[working.request.disk];
         let result = match &working.request.op {
-            DeviceOp::Write { .. } => {
+            DeviceOp::Write { .. } | DeviceOp::Discard { .. } => {
                 disk.complete(&working.written);
                 Ok(Done::Nothing)
             }

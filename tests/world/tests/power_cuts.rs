@@ -105,6 +105,7 @@ caught! {
     a_flush_that_flushes_nothing_is_caught: SkipHostFlush;
     a_root_without_a_barrier_is_caught: SkipRootBarrier;
     reuse_at_once_is_caught: ReuseAtOnce;
+    reuse_before_the_discard_is_over_is_caught: ReuseBeforeDiscard;
     writing_in_place_unsettled_is_caught: InPlaceUnsettled;
     writing_in_place_before_the_open_mark_is_caught: InPlaceBeforeOpen;
     writing_in_place_what_a_snapshot_uses_is_caught: InPlaceShared;

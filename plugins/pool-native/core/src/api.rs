@@ -28,6 +28,8 @@ pub struct Limits {
     pub bases_max: usize,
     /// Free slabs only metadata may take; at least 2.
     pub reserve_slabs: u32,
+    /// Discards passed on to devices at once; 0 passes none on.
+    pub discards_max: usize,
 }
 
 impl Default for Limits {
@@ -42,6 +44,7 @@ impl Default for Limits {
             space_wait_ms: 5000,
             bases_max: 8,
             reserve_slabs: 8,
+            discards_max: 4,
         }
     }
 }
@@ -69,6 +72,22 @@ pub enum HostOp {
         /// Answered only when it is durable.
         fua: bool,
     },
+    /// Writes some sectors of 512 bytes of one block. The operation's buffer is that block, zero around them; what lies there already is read
+    /// into the rest of it by a [`Target::Merge`].
+    WritePart {
+        /// The replica.
+        object: u64,
+        /// The block.
+        block: u64,
+        /// First sector, 0 to 7.
+        first: u8,
+        /// Sectors, at least 1.
+        count: u8,
+        /// CRC-32C of the buffer as it is handed in.
+        crc: u32,
+        /// Answered only when it is durable.
+        fua: bool,
+    },
     /// Makes blocks read as zero and gives their space back: discard and write zeroes alike.
     Unmap {
         /// The replica.
@@ -90,6 +109,8 @@ pub enum HostOp {
         size: u64,
         /// Whether its whole size is set aside, so that a write to it never fails for lack of space.
         is_thick: bool,
+        /// log2 of its logical block in bytes, 9 or 12; with 9 it takes [`HostOp::WritePart`].
+        block_shift: u8,
     },
     /// Takes a snapshot of a replica.
     Snapshot {
@@ -219,6 +240,15 @@ pub enum Target {
         /// First block of its buffer.
         at: u32,
     },
+    /// Into the one block of an operation's buffer, except for `count` sectors of 512 bytes from `first` on: complete with [`Done::Merged`].
+    Merge {
+        /// The operation.
+        tag: Tag,
+        /// First sector that stays as it is.
+        first: u8,
+        /// Sectors that stay.
+        count: u8,
+    },
     /// Nowhere: complete with [`Done::Crcs`].
     Check,
 }
@@ -258,6 +288,13 @@ pub enum DeviceOp {
         /// What.
         source: Source,
     },
+    /// Nobody needs the content of these blocks any more. A device that cannot discard says at once that it has.
+    Discard {
+        /// First block.
+        block: u64,
+        /// Blocks.
+        count: u32,
+    },
     /// Make completed writes durable.
     Flush,
 }
@@ -276,12 +313,19 @@ pub struct Request {
 /// What a device answered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Done {
-    /// Written or flushed.
+    /// Written, discarded or flushed.
     Nothing,
     /// Bytes read.
     Bytes(Vec<u8>),
     /// CRC-32C of each block read.
     Crcs(Vec<u32>),
+    /// CRC-32C of the block read, and of the buffer it was merged into.
+    Merged {
+        /// Of the block read.
+        old: u32,
+        /// Of the buffer.
+        new: u32,
+    },
 }
 
 /// How a device failed.
@@ -318,6 +362,8 @@ pub enum Mutation {
     SkipRootBarrier,
     /// Freed blocks are reused at once.
     ReuseAtOnce,
+    /// Freed blocks are reused while their discard is going on.
+    ReuseBeforeDiscard,
     /// Blocks are written in place although their record is not settled.
     InPlaceUnsettled,
     /// Blocks are written in place before their region's open record is durable.

@@ -11,6 +11,10 @@ use crate::api::{DeviceOp, Request, Source, Target};
 pub(crate) enum Purpose {
     /// Part of a host's write.
     Write(WritePiece),
+    /// What lies around a host's write of a part of a block.
+    Merge(crate::part::MergePiece),
+    /// Freed blocks from this address on are discarded.
+    Discard { address: u64 },
     /// Part of a host's read.
     Read(ReadPiece),
     /// A tree node; copy 0 or 1.
@@ -100,6 +104,10 @@ impl Devices {
 
     pub(crate) fn write(&mut self, (disk, block): (usize, u64), source: Source, purpose: Purpose) {
         self.submit(disk, DeviceOp::Write { block, source }, purpose);
+    }
+
+    pub(crate) fn discard(&mut self, (disk, block): (usize, u64), count: u32, purpose: Purpose) {
+        self.submit(disk, DeviceOp::Discard { block, count }, purpose);
     }
 
     pub(crate) fn flush(&mut self, disk: usize, purpose: Purpose) {

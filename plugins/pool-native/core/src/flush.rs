@@ -170,24 +170,4 @@ impl Pool {
         self.wake(Wait::Durable);
         self.wake(Wait::Region);
     }
-
-    /// Lets freed blocks go whose records are settled and that nobody still reads (§6 case 13).
-    pub(crate) fn step_quarantine(&mut self) {
-        if self.space.quarantine.is_empty() {
-            return;
-        }
-        // An operation that waits has nothing in flight, and looks again at the map when it goes on.
-        let busy = self.ops.iter().find(|(_, op)| op.outstanding > 0);
-        let oldest = busy.map_or(u64::MAX, |(id, _)| *id);
-        let limit = match self.mutation {
-            Mutation::ReuseAtOnce => u64::MAX,
-            _ => self.journal.settled,
-        };
-        let released = self
-            .space
-            .release(|held| held.sequence <= limit && held.stamp < oldest);
-        if released {
-            self.wake(Wait::Space);
-        }
-    }
 }

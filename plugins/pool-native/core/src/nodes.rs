@@ -42,7 +42,7 @@ impl Pool {
     pub(crate) fn handle_node(&mut self, pointer: NodePtr, copy: usize, result: DoneResult) {
         let bytes = match result {
             Ok(Done::Bytes(bytes)) => bytes,
-            Ok(Done::Nothing | Done::Crcs(_)) | Err(_) => Vec::new(),
+            Ok(Done::Nothing | Done::Crcs(_) | Done::Merged { .. }) | Err(_) => Vec::new(),
         };
         match Node::parse(&bytes, &self.uuid, &pointer) {
             Ok(node) => {
@@ -92,7 +92,7 @@ impl Pool {
         let record = self.space.slabs[slab as usize];
         let bytes = match result {
             Ok(Done::Bytes(bytes)) => bytes,
-            Ok(Done::Nothing | Done::Crcs(_)) | Err(_) => Vec::new(),
+            Ok(Done::Nothing | Done::Crcs(_) | Done::Merged { .. }) | Err(_) => Vec::new(),
         };
         let names = (slab, record.generation, record.bitmap_crc);
         match Bitmap::parse(&bytes, &self.uuid, names, self.space.geometry.slab_blocks) {

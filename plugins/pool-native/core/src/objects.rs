@@ -39,7 +39,8 @@ impl Pool {
                 name,
                 size,
                 is_thick,
-            } => self.create((uuid, name), size, is_thick)?,
+                block_shift,
+            } => self.create((uuid, name), size, (is_thick, block_shift))?,
             HostOp::Snapshot { object, uuid, name } => {
                 self.check_range(object, 0, 1)?;
                 self.snapshot(object, uuid, name)?
@@ -49,6 +50,7 @@ impl Pool {
             HostOp::Resize { object, size } => self.resize(op, object, size)?,
             HostOp::Read { .. }
             | HostOp::Write { .. }
+            | HostOp::WritePart { .. }
             | HostOp::Unmap { .. }
             | HostOp::Flush
             | HostOp::Checkpoint
@@ -120,12 +122,16 @@ impl Pool {
         &mut self,
         (uuid, name): (Uuid, String),
         size: u64,
-        is_thick: bool,
+        (is_thick, block_shift): (bool, u8),
     ) -> Result<Answer, PoolError> {
+        if !matches!(block_shift, 9 | 12) {
+            return Err(PoolError::Invalid);
+        }
         if is_thick && size <= 1 << 48 && !self.can_reserve(size, size) {
             return Err(PoolError::NoSpace);
         }
         let mut record = self.blank_record(ObjectKind::Replica, uuid, name, size)?;
+        record.block_shift = block_shift;
         record.is_thick = is_thick;
         record.reserved = if is_thick { size } else { 0 };
         let object = record.id;
@@ -151,6 +157,7 @@ impl Pool {
         let source = source.clone();
         let mut record = self.blank_record(ObjectKind::Replica, uuid, name, source.size)?;
         record.base = source.map;
+        record.block_shift = source.block_shift;
         record.home = source.home;
         record.mapped = source.mapped;
         record.previous = source.id;
@@ -210,6 +217,7 @@ impl Pool {
         }
         let mut snapshot = self.blank_record(ObjectKind::Snapshot, uuid, name, record.size)?;
         snapshot.home = record.home;
+        snapshot.block_shift = record.block_shift;
         snapshot.mapped = record.mapped;
         snapshot.epoch = self.epoch;
         // The ids set aside go to the replica; the snapshot takes over the replica's.

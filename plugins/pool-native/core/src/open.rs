@@ -130,7 +130,7 @@ impl Pool {
         let (bytes, crcs) = match result {
             Ok(Done::Bytes(bytes)) => (bytes, None),
             Ok(Done::Crcs(crcs)) => (Vec::new(), Some(crcs)),
-            Ok(Done::Nothing) => (Vec::new(), None),
+            Ok(Done::Nothing | Done::Merged { .. }) => (Vec::new(), None),
             Err(_) if what == Wanted::Rewrite => {
                 opening.error = Some(PoolError::Faulted);
                 (Vec::new(), None)

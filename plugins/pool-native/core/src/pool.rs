@@ -100,6 +100,8 @@ pub(crate) struct Op {
     pub(crate) since_ms: Option<u64>,
     /// Set when the change is made and only its flush is outstanding.
     pub(crate) answer: Option<Answer>,
+    /// CRC-32C of the block that a write of a part became.
+    pub(crate) merged: Option<u32>,
     /// The checkpoint whose end it waits for.
     pub(crate) checkpoint: Option<u64>,
 }
@@ -280,6 +282,7 @@ impl Pool {
             unverified: 0,
             since_ms: None,
             answer: None,
+            merged: None,
             checkpoint: None,
         };
         self.ops.insert(id, op);
@@ -329,6 +332,8 @@ impl Pool {
         };
         match purpose {
             Purpose::Write(piece) => self.handle_write_piece(piece, result),
+            Purpose::Merge(piece) => self.handle_merge(piece, result),
+            Purpose::Discard { address } => self.handle_discarded(address),
             Purpose::Read(piece) => self.handle_read_piece(piece, result),
             Purpose::Node { pointer, copy } => self.handle_node(pointer, copy, result),
             Purpose::Bitmap { slab, copy } => self.handle_bitmap(slab, copy, result),
@@ -422,6 +427,9 @@ impl Pool {
             HostOp::Write {
                 object, block, fua, ..
             } => self.step_write(id, op, (*object, *block, *fua)),
+            HostOp::WritePart {
+                object, block, fua, ..
+            } => self.step_part(id, op, (*object, *block, *fua)),
             HostOp::Unmap {
                 object,
                 block,

@@ -93,7 +93,7 @@ impl Pool {
         let generation = self.space.slabs.get(slab).map_or(0, |slab| slab.generation);
         let plain = match result {
             Ok(Done::Crcs(plain)) => plain,
-            Ok(Done::Nothing | Done::Bytes(_)) | Err(_) => Vec::new(),
+            Ok(Done::Nothing | Done::Bytes(_) | Done::Merged { .. }) | Err(_) => Vec::new(),
         };
         let mut bad = None;
         let mut unverified = 0;

@@ -183,7 +183,7 @@ impl Pool {
             Ok(Done::Bytes(bytes)) => {
                 IntegrityPage::parse(&bytes, &self.uuid, address, generation, blocks).ok()
             }
-            Ok(Done::Nothing | Done::Crcs(_)) | Err(_) => None,
+            Ok(Done::Nothing | Done::Crcs(_) | Done::Merged { .. }) | Err(_) => None,
         };
         // A page of an earlier life of the slab, or one that cannot be read, knows nothing: unverified, not lost.
         let page = page.unwrap_or_else(|| IntegrityPage::new(generation, blocks));

@@ -32,6 +32,8 @@ struct Replay {
     voids: BTreeSet<(u64, u16, u16)>,
     dropped: Vec<VoidEntry>,
     open: BTreeSet<u64>,
+    /// The newest journal block that gave each address away.
+    taken: BTreeMap<u64, u64>,
 }
 
 impl Pool {
@@ -126,6 +128,13 @@ impl Pool {
         }
         opening.blocks = blocks;
         self.recount_reserve();
+        self.space.hold_only(|address, sequence| {
+            // Given away again since it was freed: in use, or freed by a later record that holds it, too.
+            replay
+                .taken
+                .get(&address)
+                .is_none_or(|taken| *taken <= sequence)
+        });
         self.open_found(&replay.open)?;
         self.begin_service(opening);
         opening.blocks.clear();
@@ -202,6 +211,7 @@ impl Pool {
                         continue;
                     }
                     replay.apply_block((*map, key));
+                    replay.taken.insert(placed.0, sequence);
                     self.active.insert(*map, key, 1, Some(placed), sequence);
                     self.space.record(placed.0, 1, true);
                     self.replay_displace(*map, (1, &here), sequence);

@@ -49,6 +49,9 @@ pub(crate) struct Space {
     pub(crate) bits: BTreeMap<u32, Bits>,
     pending: BTreeMap<u32, Vec<(u32, u32, bool)>>,
     pub(crate) quarantine: VecDeque<Held>,
+    to_discard: VecDeque<Held>,
+    /// By first address.
+    pub(crate) discarding: BTreeMap<u64, Held>,
     dirty_pages: BTreeSet<usize>,
     dirty_bits: BTreeSet<u32>,
     pub(crate) frozen: Option<Frozen>,
@@ -103,6 +106,8 @@ impl Space {
             bits: BTreeMap::new(),
             pending: BTreeMap::new(),
             quarantine: VecDeque::new(),
+            to_discard: VecDeque::new(),
+            discarding: BTreeMap::new(),
             dirty_pages: BTreeSet::new(),
             dirty_bits: BTreeSet::new(),
             frozen: None,
@@ -242,22 +247,68 @@ impl Space {
         }
     }
 
-    /// Makes held blocks reusable that `is_free` lets go; answers whether any were.
-    pub(crate) fn release(&mut self, is_free: impl Fn(&Held) -> bool) -> bool {
-        let before = self.quarantine.len();
-        let mut kept = VecDeque::with_capacity(before);
+    /// Drops the blocks from quarantine that `is_held` does not want there, by address and sequence number.
+    pub(crate) fn hold_only(&mut self, is_held: impl Fn(u64, u64) -> bool) {
         for held in std::mem::take(&mut self.quarantine) {
-            if is_free(&held) {
-                self.unuse(held.address, held.len);
-            } else {
-                kept.push_back(held);
+            let mut run = Held { len: 0, ..held };
+            for address in held.address..held.address + u64::from(held.len) {
+                if is_held(address, held.sequence) {
+                    if run.len == 0 {
+                        run.address = address;
+                    }
+                    run.len += 1;
+                } else if run.len > 0 {
+                    self.quarantine.push_back(run);
+                    run.len = 0;
+                }
+            }
+            if run.len > 0 {
+                self.quarantine.push_back(run);
             }
         }
-        self.quarantine = kept;
-        self.quarantine.len() != before
     }
 
-    fn unuse(&mut self, address: u64, len: u32) {
+    /// Takes out of quarantine what `is_free` lets go.
+    pub(crate) fn release(&mut self, is_free: impl Fn(&Held) -> bool) -> Vec<Held> {
+        let all = std::mem::take(&mut self.quarantine).into_iter();
+        let (gone, kept): (Vec<Held>, Vec<Held>) = all.partition(is_free);
+        self.quarantine = kept.into();
+        gone
+    }
+
+    /// Keeps released blocks until they are discarded, joined with what they continue, up to `most` blocks.
+    pub(crate) fn hold_discard(&mut self, held: Held, most: u32) {
+        match self.to_discard.back_mut() {
+            Some(last)
+                if last.address + u64::from(last.len) == held.address
+                    && self.geometry.slab_of(last.address)
+                        == self.geometry.slab_of(held.address)
+                    && last.len + held.len <= most =>
+            {
+                last.len += held.len;
+            }
+            Some(_) | None => self.to_discard.push_back(held),
+        }
+    }
+
+    /// The next blocks to discard, kept as being discarded.
+    pub(crate) fn next_discard(&mut self) -> Option<Held> {
+        let held = self.to_discard.pop_front()?;
+        self.discarding.insert(held.address, held);
+        Some(held)
+    }
+
+    /// Blocks in quarantine, and blocks waiting for their discard.
+    pub(crate) fn reclaiming(&self) -> (u64, u64) {
+        let sum = |held: &Held| u64::from(held.len);
+        let discards = self.to_discard.iter().chain(self.discarding.values());
+        (
+            self.quarantine.iter().map(sum).sum(),
+            discards.map(sum).sum(),
+        )
+    }
+
+    pub(crate) fn unuse(&mut self, address: u64, len: u32) {
         let slab = self.geometry.slab_of(address);
         let offset = self.geometry.offset_of(address);
         if let Some(bits) = self.bits.get_mut(&slab) {
@@ -281,7 +332,8 @@ impl Space {
             }
         }
         let mut used = logical.clone();
-        for held in &self.quarantine {
+        let discards = self.to_discard.iter().chain(self.discarding.values());
+        for held in self.quarantine.iter().chain(discards) {
             if self.geometry.slab_of(held.address) == slab {
                 let offset = self.geometry.offset_of(held.address);
                 for block in offset..offset + held.len {

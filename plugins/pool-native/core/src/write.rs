@@ -28,13 +28,25 @@ impl Pool {
         op: &mut Op,
         what: (u64, u64, bool),
     ) -> Result<Answer, Stop> {
-        let (object, block, fua) = what;
+        let (object, block, _) = what;
         let HostOp::Write { crcs, .. } = &op.host else {
             return Err(PoolError::Invalid.into());
         };
         let (count, crcs) = (crcs.len() as u64, crcs.clone());
         self.check_range(object, block, count)?;
         self.lock(id, op, (object, block, block + count), true)?;
+        self.step_blocks(id, op, what, &crcs)
+    }
+
+    /// Writes whole blocks with these checks, in a range that is locked.
+    pub(crate) fn step_blocks(
+        &mut self,
+        id: u64,
+        op: &mut Op,
+        (object, block, fua): (u64, u64, bool),
+        crcs: &[u32],
+    ) -> Result<Answer, Stop> {
+        let count = crcs.len() as u64;
         let claim = if self.is_thick(object) {
             Claim::Reserved
         } else {
