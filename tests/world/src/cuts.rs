@@ -198,4 +198,9 @@ pub const METADATA: &[Step] = &[
     ("grow it", |world| world.resize(4, 20)),
     ("discard a part of it", |world| world.unmap(4, 0, 5)),
     ("delete it", |world| world.delete(4)),
+    ("scrub", World::ask_scrub),
+    ("grow a disk", |world| world.grow_disk(0, 150)),
+    ("add a disk", |world| world.add_disk(500)),
+    ("create in the new room", |world| world.create(200)),
+    ("write to it", |world| world.write(6, 0, 30, true)),
 ];

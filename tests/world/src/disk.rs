@@ -70,6 +70,16 @@ impl Disk {
         self.blocks
     }
 
+    /// A blank disk of the same make.
+    pub fn like(&self, blocks: u64) -> Self {
+        Self::new(blocks, self.atomic_unit)
+    }
+
+    /// Becomes larger.
+    pub fn grow(&mut self, by: u64) {
+        self.blocks += by;
+    }
+
     /// Takes a write; it is in flight until [`Disk::complete`].
     ///
     /// # Panics

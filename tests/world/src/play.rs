@@ -24,7 +24,7 @@ pub struct Plan {
     pub errors: u64,
     /// Chance in a thousand that a request gets stuck for a while.
     pub stuck: u64,
-    /// Which operations are played: 1 as first, 2 with thick replicas, parts of blocks, and discards passed on.
+    /// Which operations are played: 1 as first, 2 with thick replicas, parts of blocks, and discards passed on, 3 with scrubs and growth.
     pub mix: u64,
     /// The bug to play with.
     pub mutation: Mutation,
@@ -41,7 +41,7 @@ impl Default for Plan {
             disks: 1,
             errors: 0,
             stuck: 0,
-            mix: 2,
+            mix: 3,
             mutation: Mutation::None,
             trace: false,
         }
@@ -263,6 +263,17 @@ fn host(world: &mut World, rng: &mut Rng, (volume, volumes): (u64, usize), mix: 
         let first = rng.below(8) as u8;
         let sectors = (first, 1 + rng.below(8 - u64::from(first)) as u8);
         return world.write_part(volume, block, sectors, rng.per_mille(80));
+    }
+    if mix > 2 {
+        match rng.below(60) {
+            0..=3 => return world.ask_scrub(),
+            4 if world.disks.len() < 4 => return world.add_disk(480 + rng.below(300)),
+            5 => {
+                let disks = world.pool.disks().len() as u64;
+                return world.grow_disk(rng.below(disks) as usize, 5 + rng.below(200));
+            }
+            _ => {}
+        }
     }
     match rng.below(100) {
         0..=39 if is_replica && !is_resizing => {

@@ -59,6 +59,8 @@ enum Meaning {
         size: usize,
         entry: u64,
     },
+    Scrub,
+    Grow,
     Other,
 }
 
@@ -98,6 +100,7 @@ pub struct World {
     meanings: BTreeMap<u64, Meaning>,
     next_tag: u64,
     now_ms: u64,
+    scrub_from: u64,
     /// Events of the device side so far.
     pub writes_done: u64,
     /// What was found wrong first.
@@ -222,11 +225,20 @@ impl World {
             meanings: BTreeMap::new(),
             next_tag: 1,
             now_ms: 0,
+            scrub_from: 0,
             writes_done: 0,
             wrong: None,
             refused: 0,
             trace: None,
         }
+    }
+
+    /// Opens for reading only, on some of the disks.
+    pub fn open_read_only(disks: Vec<Disk>, model: Model, seed: u64) -> Self {
+        let mut world = Self::open(disks, model, seed, Mutation::None);
+        let sizes: Vec<u64> = world.disks.iter().map(Disk::blocks).collect();
+        world.pool = Pool::open_read_only(&sizes, LIMITS);
+        world
     }
 
     fn complain(&mut self, what: String) {
@@ -467,9 +479,14 @@ impl World {
                 Meaning::Read { .. } => {
                     matches!(error, PoolError::NoSuchObject | PoolError::OutOfRange)
                 }
+                // Another growth is going on, or there is no room in the root.
+                Meaning::Grow => matches!(error, PoolError::Busy | PoolError::Invalid),
                 _ => matches!(
                     error,
-                    PoolError::NoSuchObject | PoolError::OutOfRange | PoolError::NoSpace
+                    PoolError::NoSuchObject
+                        | PoolError::OutOfRange
+                        | PoolError::NoSpace
+                        | PoolError::OpenedReadOnly
                 ),
             };
             if !is_expected {
@@ -495,6 +512,15 @@ impl World {
                 Ok(Answer::Read { holes, .. }),
             ) => {
                 self.check_read(volume, block, &from, buffer, &holes);
+            }
+            (Meaning::Scrub, Ok(Answer::Scrubbed(found))) => {
+                self.scrub_from = found.next;
+                if found.region.is_none() {
+                    self.scrub_from = 0;
+                }
+                if !found.bad.is_empty() {
+                    self.complain(format!("a scrub finds rot where there is none: {found:?}"));
+                }
             }
             (Meaning::Flush { covered }, Ok(_)) => self.model.flush_ends(&covered),
             (Meaning::Create { volume }, Ok(Answer::Created { object })) => {
@@ -530,6 +556,8 @@ impl World {
                 Meaning::Read { .. }
                 | Meaning::Create { .. }
                 | Meaning::Copy { .. }
+                | Meaning::Scrub
+                | Meaning::Grow
                 | Meaning::Other,
                 Ok(_),
             )
@@ -778,6 +806,39 @@ impl World {
         self.submit(HostOp::Seal, Meaning::Other, Vec::new());
     }
 
+    /// Scrubs the next region.
+    pub fn ask_scrub(&mut self) {
+        let from = self.scrub_from;
+        self.submit(HostOp::Scrub { from }, Meaning::Scrub, Vec::new());
+    }
+
+    /// Adds a disk: one that was left over when an earlier attempt was cut, or a new one.
+    pub fn add_disk(&mut self, blocks: u64) {
+        let members = self.pool.disks().len();
+        if members == self.disks.len() {
+            let mut disk = self.disks[0].like(blocks);
+            disk.discards = self.disks[0].discards;
+            self.disks.push(disk);
+        }
+        let disk = pool_core::NewDisk {
+            position: members,
+            uuid: [members as u8 + 1; 16],
+            blocks: self.disks[members].blocks(),
+            atomic_unit: 512,
+        };
+        self.submit(HostOp::AddDisk(disk), Meaning::Grow, Vec::new());
+    }
+
+    /// A disk becomes larger, and the pool is told.
+    pub fn grow_disk(&mut self, disk: usize, by: u64) {
+        self.disks[disk].grow(by);
+        let op = HostOp::GrowDisk {
+            disk: disk as u16,
+            blocks: self.disks[disk].blocks(),
+        };
+        self.submit(op, Meaning::Grow, Vec::new());
+    }
+
     /// Lets time pass.
     pub fn pass(&mut self, ms: u64) {
         self.now_ms += ms;
@@ -950,7 +1011,11 @@ impl World {
                     let buffer = self.buffers.remove(&tag).unwrap_or_default();
                     return match result? {
                         Answer::Read { holes, .. } if holes.is_empty() => Ok(value_of(&buffer[0])),
-                        Answer::Read { .. } | Answer::Done | Answer::Created { .. } => Ok([0; 8]),
+                        Answer::Read { .. }
+                        | Answer::Done
+                        | Answer::Created { .. }
+                        | Answer::Extent { .. }
+                        | Answer::Scrubbed(_) => Ok([0; 8]),
                     };
                 }
             } else if !self.finish_without_answers() {
@@ -958,6 +1023,38 @@ impl World {
             }
         }
         Err(PoolError::Busy)
+    }
+
+    /// Scrubs everything; answers the addresses of bad blocks.
+    ///
+    /// # Errors
+    /// What the pool answers; `Busy` when it does not.
+    pub fn scrub_all(&mut self) -> Result<Vec<u64>, PoolError> {
+        let mut bad = Vec::new();
+        let mut from = 0;
+        loop {
+            let tag = self.next_tag;
+            self.next_tag += 1;
+            self.pool.submit(tag, HostOp::Scrub { from });
+            let mut answer = Err(PoolError::Busy);
+            for _ in 0..20_000 {
+                if let Some((answered, result)) = self.pool.poll_answer() {
+                    if answered == tag {
+                        answer = result;
+                        break;
+                    }
+                } else if !self.finish_without_answers() {
+                    self.pass(300);
+                }
+            }
+            if let Answer::Scrubbed(mut found) = answer? {
+                bad.append(&mut found.bad);
+                if found.region.is_none() {
+                    return Ok(bad);
+                }
+                from = found.next;
+            }
+        }
     }
 
     fn finish_without_answers(&mut self) -> bool {

@@ -146,6 +146,57 @@ pub enum HostOp {
     Checkpoint,
     /// Seals every idle open region.
     Seal,
+    /// Where a replica or snapshot has data: the run of blocks from `block` on that are all held, or all holes.
+    Extent {
+        /// The replica or snapshot.
+        object: u64,
+        /// First block.
+        block: u64,
+    },
+    /// Compares the blocks in use of one region with their checks: the first region from this one on that has any.
+    Scrub {
+        /// Number of the region.
+        from: u64,
+    },
+    /// Adds a disk to the pool.
+    AddDisk(NewDisk),
+    /// Takes into use what a disk has become larger by.
+    GrowDisk {
+        /// Number of the disk in the pool.
+        disk: u16,
+        /// Its size in blocks from here on.
+        blocks: u64,
+    },
+}
+
+/// A disk to be added. What is on it is lost.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewDisk {
+    /// Its position in the driver's list, one no disk of the pool has.
+    pub position: usize,
+    /// UUID it gets.
+    pub uuid: Uuid,
+    /// Its size in blocks.
+    pub blocks: u64,
+    /// What it writes whole or not at all, in bytes.
+    pub atomic_unit: u32,
+}
+
+/// What a scrub of one region found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Scrubbed {
+    /// The region; `None` when there was none left.
+    pub region: Option<u64>,
+    /// Where to go on.
+    pub next: u64,
+    /// Blocks that hold what their check says.
+    pub verified: u32,
+    /// Blocks in use without a check.
+    pub unverified: u32,
+    /// Blocks that were written in all the time and are left for the next time.
+    pub busy: u32,
+    /// Addresses of blocks that cannot be read, or hold something else.
+    pub bad: Vec<u64>,
 }
 
 /// How an operation ended well.
@@ -165,6 +216,15 @@ pub enum Answer {
         /// The id.
         object: u64,
     },
+    /// A run of blocks.
+    Extent {
+        /// How many.
+        len: u64,
+        /// Where the first one lies; `None` for a hole.
+        address: Option<u64>,
+    },
+    /// A region was scrubbed.
+    Scrubbed(Scrubbed),
 }
 
 /// Why an operation failed.
@@ -195,6 +255,8 @@ pub enum PoolError {
     Invalid,
     /// No valid pool on these disks.
     NoPool,
+    /// The pool was opened for reading only.
+    OpenedReadOnly,
     /// A disk is missing; its number.
     MissingDisk(u16),
     /// Metadata fails its checks in every copy, or something newer says it should be there.
@@ -218,6 +280,7 @@ impl fmt::Display for PoolError {
             Self::Busy => write!(f, "too many operations"),
             Self::Invalid => write!(f, "invalid"),
             Self::NoPool => write!(f, "no pool on these disks"),
+            Self::OpenedReadOnly => write!(f, "the pool was opened for reading only"),
             Self::MissingDisk(index) => write!(f, "disk {index} is missing"),
             Self::Damaged(what) => write!(f, "damaged: {what}"),
             Self::Malformed(what) => write!(f, "malformed: {what}"),

@@ -20,6 +20,7 @@ mod checkpoint;
 mod create;
 mod device;
 mod flush;
+mod grow;
 mod journal;
 mod nodes;
 mod objects;
@@ -32,14 +33,17 @@ mod read;
 mod region;
 mod replay;
 mod reserve;
+mod sane;
+mod scrub;
 mod space;
+mod tables;
 mod tree;
 mod unmap;
 mod write;
 
 pub use api::{
-    Answer, DeviceError, DeviceOp, Done, DoneResult, HostOp, Limits, Mutation, PoolError, Request,
-    Source, Status, Tag, Target,
+    Answer, DeviceError, DeviceOp, Done, DoneResult, HostOp, Limits, Mutation, NewDisk, PoolError,
+    Request, Scrubbed, Source, Status, Tag, Target,
 };
 pub use check::{Blocks, CheckReport, check};
 pub use create::{CreateDisk, CreatePool, CreateWrite, plan_create};

@@ -47,6 +47,7 @@ impl Pool {
         match Node::parse(&bytes, &self.uuid, &pointer) {
             Ok(node) => {
                 if copy == 1
+                    && !self.is_read_only()
                     && let Some(place) = self.space.locate(pointer.address, 0)
                 {
                     self.devices
@@ -102,6 +103,13 @@ impl Pool {
                 self.wake(Wait::Bitmap(slab));
             }
             Err(_) if copy == 0 => self.read_bitmap(slab, 1),
+            Err(_) if self.is_read_only() => {
+                // Nothing is allocated here: what is in use is known from the maps alone.
+                self.loading_bitmaps.remove(&slab);
+                let none = Bitmap::new(self.space.geometry.slab_blocks);
+                self.space.load(slab, none);
+                self.wake(Wait::Bitmap(slab));
+            }
             Err(_) => self.fault(),
         }
     }

@@ -54,7 +54,11 @@ impl Pool {
             | HostOp::Unmap { .. }
             | HostOp::Flush
             | HostOp::Checkpoint
-            | HostOp::Seal => return Err(PoolError::Invalid.into()),
+            | HostOp::Seal
+            | HostOp::Extent { .. }
+            | HostOp::Scrub { .. }
+            | HostOp::AddDisk(_)
+            | HostOp::GrowDisk { .. } => return Err(PoolError::Invalid.into()),
         };
         if op.is_locked {
             // The change is made; what comes behind it need not wait for its flush.

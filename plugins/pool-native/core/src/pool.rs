@@ -2,17 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use pool_format::{NodePtr, ObjectRecord, Root, Uuid};
+use pool_format::{DiskEntry, Label, NodePtr, ObjectRecord, Root, Uuid};
 
-use crate::api::{Answer, DoneResult, HostOp, Limits, Mutation, PoolError, Request, Status, Tag};
+use crate::api::{
+    Answer, DeviceError, DoneResult, HostOp, Limits, Mutation, PoolError, Request, Status, Tag,
+};
 use crate::checkpoint::Checkpoint;
-use crate::device::{Devices, Purpose};
+use crate::device::{Devices, MISSING, Purpose};
 use crate::flush::Flushes;
+use crate::grow::Growth;
 use crate::journal::Journal;
 use crate::open::Opening;
 use crate::overlay::{Overlay, Placed, Segment};
 use crate::region::Regions;
 use crate::reserve::Reserve;
+use crate::scrub::Scrub;
 use crate::space::Space;
 use crate::tree::{self, NodeCache};
 
@@ -158,6 +162,11 @@ pub struct Pool {
     pub(crate) objects: BTreeMap<u64, Object>,
     pub(crate) dirty_objects: BTreeSet<usize>,
     pub(crate) reserve: Reserve,
+    /// Labels of the disks, by number.
+    pub(crate) labels: Vec<Label>,
+    pub(crate) growth: Option<Growth>,
+    pub(crate) scrubs: BTreeMap<u64, Scrub>,
+    is_read_only: bool,
     pub(crate) maps: BTreeMap<u64, MapInfo>,
     pub(crate) active: Overlay,
     pub(crate) frozen: Overlay,
@@ -189,6 +198,24 @@ impl Pool {
         pool
     }
 
+    /// As [`Pool::open`], but nothing is ever written, and a pool with disks missing opens all the same: what lies on the others is read, what
+    /// does not is answered with [`PoolError::MissingDisk`].
+    pub fn open_read_only(disk_blocks: &[u64], limits: Limits) -> Self {
+        let mut pool = Self::blank(limits, Mutation::None);
+        pool.is_read_only = true;
+        pool.devices.is_dirty = vec![false; disk_blocks.len()];
+        pool.begin_open(disk_blocks);
+        pool
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.is_read_only
+    }
+
+    pub(crate) fn is_missing(&self, disk: usize) -> bool {
+        self.devices.order.get(disk) == Some(&MISSING)
+    }
+
     fn blank(limits: Limits, mutation: Mutation) -> Self {
         let uuid = [0; 16];
         let geometry = pool_format::Geometry::TINY;
@@ -209,6 +236,10 @@ impl Pool {
             objects: BTreeMap::new(),
             dirty_objects: BTreeSet::new(),
             reserve: Reserve::default(),
+            labels: Vec::new(),
+            growth: None,
+            scrubs: BTreeMap::new(),
+            is_read_only: false,
             maps: BTreeMap::new(),
             active: Overlay::default(),
             frozen: Overlay::default(),
@@ -241,6 +272,11 @@ impl Pool {
         self.objects.values().map(|object| &object.record)
     }
 
+    /// The disks of the pool, by number.
+    pub fn disks(&self) -> &[DiskEntry] {
+        &self.root.disks
+    }
+
     /// Regions open at this moment.
     pub fn open_regions(&self) -> usize {
         self.regions.open.len()
@@ -248,6 +284,9 @@ impl Pool {
 
     /// Whether nothing is in progress: no operation, request, adoption or deletion.
     pub fn is_idle(&self) -> bool {
+        if self.is_read_only {
+            return self.ops.is_empty() && self.devices.is_idle();
+        }
         self.ops.is_empty()
             && self.devices.is_idle()
             && self.flushes.is_idle()
@@ -263,6 +302,15 @@ impl Pool {
             Status::Ready => {}
             Status::Opening => return self.answers.push_back((tag, Err(PoolError::Busy))),
             Status::Failed(_) => return self.answers.push_back((tag, Err(PoolError::Faulted))),
+        }
+        let is_reading = matches!(
+            host,
+            HostOp::Read { .. } | HostOp::Extent { .. } | HostOp::Scrub { .. }
+        );
+        if self.is_read_only && !is_reading {
+            return self
+                .answers
+                .push_back((tag, Err(PoolError::OpenedReadOnly)));
         }
         if self.ops.len() >= self.limits.operations_max {
             return self.answers.push_back((tag, Err(PoolError::Busy)));
@@ -293,7 +341,7 @@ impl Pool {
     /// Tells the time, in milliseconds from any beginning, never backwards.
     pub fn handle_time(&mut self, now_ms: u64) {
         self.now_ms = self.now_ms.max(now_ms);
-        if self.status != Status::Ready {
+        if self.status != Status::Ready || self.is_read_only {
             return;
         }
         let is_due =
@@ -327,6 +375,11 @@ impl Pool {
 
     /// A device request ended.
     pub fn handle_done(&mut self, id: u64, result: DoneResult) {
+        self.dispatch(id, result);
+        self.run();
+    }
+
+    fn dispatch(&mut self, id: u64, result: DoneResult) {
         let Some(purpose) = self.devices.take(id) else {
             return;
         };
@@ -346,8 +399,9 @@ impl Pool {
             // A copy that cannot be repaired is found again when it is read.
             Purpose::Repair => {}
             Purpose::Open { what } => self.handle_open(what, result),
+            Purpose::Scrub { op } => self.handle_scrub(op, result),
+            Purpose::Grow => self.handle_grown(result),
         }
-        self.run();
     }
 
     /// Runs what can run: operations first, then what goes on behind them, until nothing changes.
@@ -358,7 +412,12 @@ impl Pool {
             while let Some(id) = self.ready.pop_front() {
                 self.run_op(id);
             }
+            while let Some(id) = self.devices.poll_lost() {
+                self.again = true;
+                self.dispatch(id, Err(DeviceError::Gone));
+            }
             match self.status {
+                Status::Ready if self.is_read_only => {}
                 Status::Ready => {
                     self.step_quarantine();
                     self.step_seal();
@@ -379,7 +438,7 @@ impl Pool {
                 }
                 Status::Failed(_) => self.fail_all(),
             }
-            if self.ready.is_empty() && !self.again {
+            if self.ready.is_empty() && !self.again && !self.devices.has_lost() {
                 return;
             }
         }
@@ -456,6 +515,12 @@ impl Pool {
                 self.begin_seal(usize::MAX);
                 Ok(Answer::Done)
             }
+            HostOp::Extent { object, block } => self.step_extent((*object, *block)),
+            HostOp::Scrub { from } => {
+                let from = *from;
+                self.step_scrub(id, op, from)
+            }
+            HostOp::AddDisk(_) | HostOp::GrowDisk { .. } => self.step_growth(id, &op.host),
         }
     }
 
@@ -482,6 +547,7 @@ impl Pool {
 
     fn finish_op(&mut self, id: u64, op: Op, result: Result<Answer, PoolError>) {
         self.journal.promised -= op.promised;
+        self.scrubs.remove(&id);
         if op.is_locked {
             self.unlock(id);
         }

@@ -9,10 +9,11 @@ use pool_format::{IntegrityPage, MovedOut, Record, SlabKind, SlabRecord, VoidEnt
 
 use crate::api::{Mutation, PoolError, Target};
 use crate::device::Purpose;
-use crate::open::{Opening, Wanted, fit};
+use crate::open::{Opening, Wanted};
 use crate::overlay::Placed;
 use crate::pool::Pool;
 use crate::region::Adoption;
+use crate::sane::fit;
 
 /// Void entries in one record.
 const VOIDS: usize = 100;

@@ -419,6 +419,26 @@ impl Space {
         self.taken = self.taken.saturating_sub(u64::from(len));
     }
 
+    /// Which of `count` blocks from `address` on are in use, by a bitmap in memory.
+    pub(crate) fn in_use(&self, address: u64, count: u32) -> Vec<bool> {
+        let offset = self.geometry.offset_of(address);
+        match self.bits.get(&self.geometry.slab_of(address)) {
+            Some(bits) => (offset..offset + count)
+                .map(|block| bits.logical.is_set(block))
+                .collect(),
+            None => Vec::new(),
+        }
+    }
+
+    /// More slabs, free ones.
+    pub(crate) fn append(&mut self, slabs: Vec<SlabRecord>) {
+        let nodes = self.geometry.node_blocks() as usize;
+        for record in slabs {
+            self.counts.count(&record, nodes, true);
+            self.slabs.push(record);
+        }
+    }
+
     /// Marks blocks as being written.
     pub(crate) fn take(&mut self, address: u64, len: u32) {
         self.taken += u64::from(len);
