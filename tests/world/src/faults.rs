@@ -21,7 +21,10 @@ pub struct Injected {
 }
 
 /// A pool that lived for a while and came to rest: no region is open. With `has_tail`, changes since the last checkpoint are in the journal.
-pub(crate) fn settled_pool(rng: &mut Rng, has_tail: bool) -> (Vec<Disk>, Model) {
+///
+/// # Panics
+/// When that goes wrong.
+pub fn settled_pool(rng: &mut Rng, has_tail: bool) -> (Vec<Disk>, Model) {
     let sizes = if rng.below(2) == 0 {
         vec![1000]
     } else {

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use pool_core::{Mutation, Status};
+use pool_core::{Mutation, Status, check};
 
 use crate::disk::Keep;
 use crate::model::Model;
 use crate::rng::Rng;
-use crate::world::{World, new_disks};
+use crate::world::{Reader, World, new_disks};
 
 /// How long and how hard to play.
 #[derive(Clone, Copy, Debug)]
@@ -204,6 +204,12 @@ pub fn verify(
     mutation: Mutation,
     to_the_end: bool,
 ) -> Result<(), String> {
+    // Trees, tables and bitmaps of a root agree, whatever was going on.
+    match check(&mut Reader(&disks)) {
+        Ok(report) if report.is_sound() => {}
+        Ok(report) => return Err(format!("after the cut: {report:?}")),
+        Err(error) => return Err(format!("the check after the cut finds: {error}")),
+    }
     let mut world = World::open(disks, model, seed, mutation);
     world
         .wait_open()

@@ -480,7 +480,10 @@ impl World {
                     matches!(error, PoolError::NoSuchObject | PoolError::OutOfRange)
                 }
                 // Another growth is going on, or there is no room in the root.
-                Meaning::Grow => matches!(error, PoolError::Busy | PoolError::Invalid),
+                Meaning::Grow => {
+                    matches!(error, PoolError::Busy | PoolError::Invalid)
+                        || self.errors > 0 && *error == PoolError::Device
+                }
                 _ => matches!(
                     error,
                     PoolError::NoSuchObject
@@ -1142,7 +1145,8 @@ impl World {
     }
 }
 
-struct Reader<'a>(&'a [Disk]);
+/// Lends disks to a check.
+pub struct Reader<'a>(pub &'a [Disk]);
 
 impl Blocks for Reader<'_> {
     fn sizes(&self) -> Vec<u64> {

@@ -14,11 +14,13 @@
 
 #![forbid(unsafe_code)]
 
+mod admit;
 mod api;
 mod check;
 mod checkpoint;
 mod create;
 mod device;
+mod fault;
 mod flush;
 mod grow;
 mod journal;
@@ -45,6 +47,7 @@ pub use api::{
     Answer, DeviceError, DeviceOp, Done, DoneResult, HostOp, Limits, Mutation, NewDisk, PoolError,
     Request, Scrubbed, Source, Status, Tag, Target,
 };
-pub use check::{Blocks, CheckReport, check};
+pub use check::{Blocks, check};
 pub use create::{CreateDisk, CreatePool, CreateWrite, plan_create};
+pub use fault::{CheckReport, Fault, Fix};
 pub use pool::Pool;

@@ -4,8 +4,9 @@
 
 use pool_format::{MovedClass, ObjectKind, ObjectRecord, ObjectState, Record, Uuid};
 
+use crate::admit::Claim;
 use crate::api::{Answer, HostOp, Mutation, PoolError};
-use crate::pool::{Claim, MapInfo, Object, Op, Pool, Stop, Wait};
+use crate::pool::{MapInfo, Object, Op, Pool, Stop, Wait};
 use crate::write::MOVED_MAX;
 
 /// Ring positions a change of objects can fill.

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use pool_format::{DiskEntry, Label, NodePtr, ObjectRecord, Root, Uuid};
+use pool_format::{Bitmap, DiskEntry, Label, NodePtr, ObjectRecord, Root, Uuid};
 
+use crate::admit::Lock;
 use crate::api::{
     Answer, DeviceError, DoneResult, HostOp, Limits, Mutation, PoolError, Request, Status, Tag,
 };
@@ -19,9 +20,6 @@ use crate::reserve::Reserve;
 use crate::scrub::Scrub;
 use crate::space::Space;
 use crate::tree::{self, NodeCache};
-
-/// Nodes kept free beyond what a checkpoint needs, so that what frees space can go on when nothing else can.
-const METADATA_MARGIN: usize = 16;
 
 /// Steps of deletions between two events, so that operations get their turn.
 const DELETIONS_PER_RUN: usize = 4;
@@ -51,17 +49,6 @@ pub(crate) enum Wait {
     Own,
     /// The end of a checkpoint.
     Checkpoint,
-}
-
-/// What an operation may take of the metadata's room.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Claim {
-    /// It frees: the last of it.
-    Frees,
-    /// It is a thick replica's: what is kept for it.
-    Reserved,
-    /// What nobody else counts on.
-    New,
 }
 
 /// Why an operation does not go on.
@@ -108,15 +95,6 @@ pub(crate) struct Op {
     pub(crate) merged: Option<u32>,
     /// The checkpoint whose end it waits for.
     pub(crate) checkpoint: Option<u64>,
-}
-
-/// A range an operation works on.
-pub(crate) struct Lock {
-    pub(crate) op: u64,
-    pub(crate) object: u64,
-    pub(crate) start: u64,
-    pub(crate) end: u64,
-    pub(crate) is_exclusive: bool,
 }
 
 /// A replica or snapshot.
@@ -167,6 +145,8 @@ pub struct Pool {
     pub(crate) growth: Option<Growth>,
     pub(crate) scrubs: BTreeMap<u64, Scrub>,
     is_read_only: bool,
+    /// Bitmaps that replace those of the newest root.
+    pub(crate) rebuilt: BTreeMap<u32, Bitmap>,
     pub(crate) maps: BTreeMap<u64, MapInfo>,
     pub(crate) active: Overlay,
     pub(crate) frozen: Overlay,
@@ -208,6 +188,17 @@ impl Pool {
         pool
     }
 
+    /// As [`Pool::open`], with bitmaps that a check has rebuilt for the newest root, to be used in place of those on disk.
+    pub fn open_rebuilt(
+        disk_blocks: &[u64],
+        limits: Limits,
+        rebuilt: BTreeMap<u32, Bitmap>,
+    ) -> Self {
+        let mut pool = Self::open(disk_blocks, limits, Mutation::None);
+        pool.rebuilt = rebuilt;
+        pool
+    }
+
     pub(crate) fn is_read_only(&self) -> bool {
         self.is_read_only
     }
@@ -240,6 +231,7 @@ impl Pool {
             growth: None,
             scrubs: BTreeMap::new(),
             is_read_only: false,
+            rebuilt: BTreeMap::new(),
             maps: BTreeMap::new(),
             active: Overlay::default(),
             frozen: Overlay::default(),
@@ -581,83 +573,6 @@ impl Pool {
         for op in std::mem::take(&mut self.ops).into_values() {
             self.answers.push_back((op.tag, Err(PoolError::Faulted)));
         }
-    }
-
-    /// Takes the range for `id`, or waits for earlier operations on it; first come, first served.
-    pub(crate) fn lock(
-        &mut self,
-        id: u64,
-        op: &mut Op,
-        range: (u64, u64, u64),
-        is_exclusive: bool,
-    ) -> Result<(), Wait> {
-        let (object, start, end) = range;
-        if !op.is_locked {
-            op.is_locked = true;
-            self.locks.push(Lock {
-                op: id,
-                object,
-                start,
-                end,
-                is_exclusive,
-            });
-        }
-        let is_blocked = self
-            .locks
-            .iter()
-            .take_while(|lock| lock.op != id)
-            .any(|lock| {
-                lock.object == object
-                    && lock.start < end
-                    && start < lock.end
-                    && (lock.is_exclusive || is_exclusive)
-            });
-        if is_blocked { Err(Wait::Lock) } else { Ok(()) }
-    }
-
-    pub(crate) fn unlock(&mut self, id: u64) {
-        self.locks.retain(|lock| lock.op != id);
-        self.wake(Wait::Lock);
-    }
-
-    /// Promises ring positions to an operation once, or waits for a checkpoint to make room.
-    ///
-    /// # Errors
-    /// `NoSpace` when a checkpoint would not help.
-    pub(crate) fn admit(&mut self, op: &mut Op, blocks: u64, claim: Claim) -> Result<(), Stop> {
-        if op.promised > 0 {
-            return Ok(());
-        }
-        let is_full = self.active.len() > 2 * self.limits.overlay_max;
-        let (need, room) = self.metadata();
-        let is_merged = self.active.len() + self.frozen.len() == 0;
-        let is_tight = match claim {
-            Claim::Frees => room < need,
-            // What it needs is kept for it; only what a checkpoint needs for a while may be short.
-            Claim::Reserved => room < need + METADATA_MARGIN && !is_merged,
-            Claim::New => room < 2 * need + METADATA_MARGIN + self.reserved_nodes(),
-        };
-        if is_tight && is_merged {
-            return Err(PoolError::NoSpace.into());
-        }
-        if !self.journal.has_room(blocks) || is_full || is_tight {
-            self.wants_checkpoint = true;
-            return Err(Wait::Journal.into());
-        }
-        op.promised = blocks;
-        self.journal.promised += blocks;
-        Ok(())
-    }
-
-    /// Nodes the next checkpoint can need at most, and nodes there is room for.
-    fn metadata(&self) -> (usize, usize) {
-        let changes = self.active.len() + self.frozen.len();
-        let (used, free) = self.space.nodes();
-        let slabs = self.space.free_slabs().saturating_sub(self.thick_slabs());
-        let room = free + slabs / 2 * self.space.geometry.node_blocks() as usize;
-        // Each change touches a path of nodes, but no more than there are; and can begin a new leaf.
-        let need = (4 * changes).min(used + changes) + 8;
-        (need, room)
     }
 
     /// The run of blocks from `key` on: its length, where it lies, and the journal block that says so (0 when a tree does).

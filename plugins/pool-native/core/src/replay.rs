@@ -136,6 +136,9 @@ impl Pool {
                 .get(&address)
                 .is_none_or(|taken| *taken <= sequence)
         });
+        for (slab, bitmap) in std::mem::take(&mut self.rebuilt) {
+            self.space.rebuild(slab, bitmap);
+        }
         self.open_found(&replay.open)?;
         self.begin_service(opening);
         opening.blocks.clear();

@@ -344,6 +344,20 @@ impl Space {
         self.bits.insert(slab, Bits { used, logical });
     }
 
+    /// Takes in a bitmap in place of the one on disk: the next checkpoint writes it.
+    pub(crate) fn rebuild(&mut self, slab: u32, base: Bitmap) {
+        let Some(record) = self.slabs.get(slab as usize).copied() else {
+            return;
+        };
+        self.load(slab, base);
+        self.dirty_bits.insert(slab);
+        if record.kind == SlabKind::Data {
+            let in_use = self.bits.get(&slab).map_or(0, |bits| bits.logical.count());
+            let free = self.geometry.data_blocks().saturating_sub(in_use) as u16;
+            self.set_slab(slab, SlabRecord { free, ..record });
+        }
+    }
+
     /// A slab with changes whose bitmap is not in memory.
     pub(crate) fn unloaded_change(&self) -> Option<u32> {
         self.pending.keys().next().copied()

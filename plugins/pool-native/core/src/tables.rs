@@ -103,7 +103,7 @@ impl Pool {
             return None;
         }
         let mut slab_pages = self.root.slab_pages.clone();
-        let mut object_pages = self.root.object_pages.clone();
+        let object_pages = self.root.object_pages.clone();
         let mut used: BTreeSet<u32> = slab_pages
             .iter()
             .chain(&object_pages)
@@ -146,6 +146,18 @@ impl Pool {
             slab_pages[page] = DirectoryEntry { position, crc };
             self.write_table(checkpoint, (&tables, position), &bytes);
         }
+        let object_pages = self.emit_objects(checkpoint, object_pages, &tables, &mut free)?;
+        Some((slab_pages, object_pages, tables))
+    }
+
+    /// Writes changed pages of the object table to positions that `free` gives.
+    fn emit_objects(
+        &mut self,
+        checkpoint: &mut Checkpoint,
+        mut object_pages: Vec<DirectoryEntry>,
+        tables: &[TableSlab],
+        free: &mut dyn FnMut() -> Option<u32>,
+    ) -> Option<Vec<DirectoryEntry>> {
         let slots: BTreeMap<usize, u64> = checkpoint
             .objects
             .iter()
@@ -171,9 +183,9 @@ impl Pool {
             let (bytes, crc) =
                 emit_object_page(&records, &self.uuid, (position, checkpoint.number));
             object_pages[page] = DirectoryEntry { position, crc };
-            self.write_table(checkpoint, (&tables, position), &bytes);
+            self.write_table(checkpoint, (tables, position), &bytes);
         }
-        Some((slab_pages, object_pages, tables))
+        Some(object_pages)
     }
 
     fn object_image(&self, checkpoint: &Checkpoint, id: u64) -> ObjectRecord {

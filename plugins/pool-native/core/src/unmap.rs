@@ -2,8 +2,9 @@
 
 use pool_format::{MovedOut, Record};
 
+use crate::admit::Claim;
 use crate::api::Answer;
-use crate::pool::{Claim, Op, Pool, Stop, Wait};
+use crate::pool::{Op, Pool, Stop, Wait};
 use crate::write::MOVED_MAX;
 
 /// Ring positions one step can fill.

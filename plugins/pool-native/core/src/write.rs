@@ -4,10 +4,11 @@ use pool_format::{
     MAP_BLOCKS_MAX, MovedClass, MovedOut, NO_TWIN, ObjectKind, ObjectState, Record, stored_crc,
 };
 
+use crate::admit::Claim;
 use crate::api::{Answer, DoneResult, HostOp, Mutation, PoolError, Source};
 use crate::device::{Purpose, WritePiece};
 use crate::overlay::Placed;
-use crate::pool::{Claim, Object, Op, Pool, Stop, Wait};
+use crate::pool::{Object, Op, Pool, Stop, Wait};
 use crate::space::{Found, Held};
 
 /// Extents one record moves out at most; with their blocks they fit a journal block.
