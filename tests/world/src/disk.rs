@@ -128,6 +128,11 @@ impl Disk {
         }
     }
 
+    /// A write failed and has not happened.
+    pub fn forget(&mut self, ids: &[u64]) {
+        self.pending.retain(|written| !ids.contains(&written.id));
+    }
+
     /// What a flush submitted at this moment will make durable.
     pub fn flush_begins(&self) -> Vec<u64> {
         self.pending

@@ -341,6 +341,8 @@ impl World {
                 // Half of the time it happened all the same.
                 if happens {
                     disk.complete(&working.written);
+                } else {
+                    disk.forget(&working.written);
                 }
                 Err(DeviceError::Medium)
             }

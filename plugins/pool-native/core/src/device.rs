@@ -147,7 +147,10 @@ impl Devices {
     /// What `id` was for. A write makes its disk dirty when it completes, whatever came of it.
     pub(crate) fn take(&mut self, id: u64) -> Option<Purpose> {
         let (disk, is_write, purpose) = self.pending.remove(&id)?;
-        self.is_dirty[disk] |= is_write;
+        if let Some(is_dirty) = self.is_dirty.get_mut(disk) {
+            // A disk that could not be added may be gone from the list.
+            *is_dirty |= is_write;
+        }
         Some(purpose)
     }
 

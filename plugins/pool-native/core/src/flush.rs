@@ -92,6 +92,7 @@ impl Pool {
     }
 
     fn flush_devices(&mut self) {
+        let disks = self.devices.is_dirty.len().min(self.disks_in_use());
         let Some(run) = &mut self.flushes.run else {
             return;
         };
@@ -100,7 +101,8 @@ impl Pool {
             .iter()
             .any(|waiter| matches!(waiter, Waiter::Op(_)));
         let mut count = 0;
-        for disk in 0..self.devices.is_dirty.len() {
+        // A disk that is only being prepared is flushed apart, and may fail alone.
+        for disk in 0..disks {
             if self.devices.is_dirty[disk] && !(is_host && self.mutation == Mutation::SkipHostFlush)
             {
                 self.devices.flush(disk, Purpose::Flush);

@@ -262,6 +262,15 @@ impl Pool {
         PoolError::Device.into()
     }
 
+    /// Disks a flush has to cover: those of the pool, and one whose root is being written.
+    pub(crate) fn disks_in_use(&self) -> usize {
+        let members = self.root.disks.len();
+        match &self.growth {
+            Some(growth) if growth.checkpoint.is_some() => members.max(growth.room.disk + 1),
+            Some(_) | None => members,
+        }
+    }
+
     /// What a checkpoint that begins at this moment adds.
     pub(crate) fn room_to_add(&mut self, checkpoint: u64) -> Option<Room> {
         let growth = self.growth.as_mut()?;
