@@ -201,6 +201,7 @@ impl Core {
         );
         stats::add(&self.stats.wakes, 1);
         self.did.sleep = true;
+        self.spin.note_wake();
         self.accounted = self.now;
     }
 

@@ -47,6 +47,8 @@ pub(crate) struct Spin {
     scheduler: Option<RunDelay>,
     read_at: Instant,
     read_delay: Duration,
+    /// Sleeps since it was read.
+    wakes: u32,
 }
 
 impl Spin {
@@ -72,7 +74,14 @@ impl Spin {
             scheduler,
             read_at: now,
             read_delay,
+            wakes: 0,
         }
+    }
+
+    /// The thread slept and was woken.
+    #[inline]
+    pub(crate) fn note_wake(&mut self) {
+        self.wakes += 1;
     }
 
     /// Something arrived at `now`, at the end of a sleep or while awake: data, a completion, a message.
@@ -136,9 +145,10 @@ impl Spin {
             return true;
         };
         let waited = delay.saturating_sub(self.read_delay);
+        let wakes = std::mem::take(&mut self.wakes);
         self.read_at = now;
         self.read_delay = delay;
-        let contended = is_contention(waited, elapsed);
+        let contended = is_contention(waited, wakes, elapsed);
         if contended {
             self.resting_until = Some(now + self.rest);
         }
@@ -147,9 +157,13 @@ impl Spin {
     }
 }
 
-/// Whether having `waited` for the CPU during `elapsed` means that somebody else needs it. A preempting thread keeps
-/// the CPU for a slice of milliseconds, so a tenth is a clear sign; a single interrupt or wake is far below.
-fn is_contention(waited: Duration, elapsed: Duration) -> bool {
+/// Whether having `waited` for the CPU during `elapsed`, in which there were `wakes`, means that somebody else needs it. A
+/// preempting thread keeps the CPU for a slice of milliseconds, so a tenth is a clear sign; a single interrupt is far below.
+///
+/// The scheduler counts the time from a wake to running too, though nobody had the CPU. A reactor that took it for
+/// contention would sleep more, and so be woken more.
+fn is_contention(waited: Duration, wakes: u32, elapsed: Duration) -> bool {
+    let waited = waited.saturating_sub(WAKE_COST * wakes);
     elapsed < CONTENTION_STALE && waited >= CONTENTION_NOISE && waited * 10 >= elapsed
 }
 
@@ -274,10 +288,12 @@ mod tests {
     #[test]
     fn contention_is_a_share_of_the_time() {
         let period = CONTENTION_PERIOD;
-        assert!(is_contention(us(200), period));
-        assert!(!is_contention(us(199), period));
-        assert!(!is_contention(us(90), us(100)), "noise");
-        assert!(!is_contention(us(40_000), us(60_000)), "stale");
+        assert!(is_contention(us(200), 0, period));
+        assert!(!is_contention(us(199), 0, period));
+        assert!(!is_contention(us(90), 0, us(100)), "noise");
+        assert!(!is_contention(us(40_000), 0, us(60_000)), "stale");
+        assert!(!is_contention(us(500), 20, period), "its own wakes");
+        assert!(is_contention(us(800), 20, period));
     }
 
     #[test]
