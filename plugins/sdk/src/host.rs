@@ -10,6 +10,9 @@ use std::time::Instant;
 
 use crate::buf::Buf;
 
+/// What a host without sockets answers.
+const EOPNOTSUPP: i32 = 95;
+
 /// Who is told about a file operation's completion: a number the engine gave when it opened the object.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct OwnerId(pub u32);
@@ -22,6 +25,10 @@ pub struct FileId(pub u32);
 /// stream never reaches its successor.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct StreamId(pub u64);
+
+/// A listening socket lent to a reactor.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ListenerId(pub u32);
 
 /// A file operation. Offsets and lengths are bytes; alignment for `O_DIRECT` files is the caller's duty.
 #[derive(Debug)]
@@ -188,4 +195,19 @@ pub trait Host {
     /// # Errors
     /// [`HostError::TooMany`] when the stream table is full.
     fn attach_stream(&mut self, fd: OwnedFd) -> Result<StreamId, HostError>;
+
+    /// Lends a listening socket, TCP or Unix; `owner` is told of its connections.
+    ///
+    /// # Errors
+    /// [`HostError::TooMany`] when the listener table is full; [`HostError::System`] with `EOPNOTSUPP` from a host that
+    /// has no sockets.
+    fn adopt_listener(&mut self, fd: OwnedFd, owner: OwnerId) -> Result<ListenerId, HostError> {
+        let _ = (fd, owner);
+        Err(HostError::System(EOPNOTSUPP))
+    }
+
+    /// Closes a listener.
+    fn close_listener(&mut self, listener: ListenerId) {
+        let _ = listener;
+    }
 }

@@ -1,8 +1,9 @@
 //! What a plugin author sees: the contracts of devices and fabrics, and the operations a reactor lends.
 //!
-//! A plugin implements [`block::DeviceDriver`] (block devices by URI scheme) or [`fabric::Fabric`] (an NVMe-oF
-//! transport). It owns no thread and makes no blocking call on the data path: files, sockets, buffers and time are lent
-//! by the reactor that runs it, through [`host::Host`].
+//! A plugin implements [`block::DeviceDriver`] (block devices by URI scheme), [`fabric::Fabric`] (an NVMe-oF transport)
+//! or [`export::ExportDriver`] (another protocol over the engine's devices). It owns no thread and makes no blocking call on the data path: files, sockets, buffers and time are lent
+//! by the reactor that runs it, through [`host::Host`]; other devices, a store, counters and the log by the engine, through
+//! [`services::Services`].
 //!
 //! Invariants every implementation may rely on and must keep:
 //! - An object is used by one reactor only; nothing here is called concurrently.
@@ -12,6 +13,8 @@
 
 pub mod block;
 pub mod buf;
+pub mod export;
 pub mod fabric;
 pub mod host;
+pub mod services;
 pub mod uri;

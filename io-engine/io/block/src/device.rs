@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use sdk::block::{Capabilities, Geometry, IoError, IoResult, IoTag, Op, Queue, Submitted};
+use sdk::block::{Capabilities, Extent, Geometry, IoError, IoResult, IoTag, Op, Queue, Submitted};
 use sdk::host::{FileDone, Host};
 use units::BlockRange;
 
@@ -166,7 +166,7 @@ impl BlockDevice {
 
     /// Whether [`BlockDevice::handle_turn`] has something to do, should a turn come.
     pub fn has_waiting(&self) -> bool {
-        !self.holding.waiting.is_empty()
+        !self.holding.waiting.is_empty() || self.queue.poll_timeout().is_some()
     }
 
     /// Whether a turn should come at once, without sleeping.
@@ -174,17 +174,36 @@ impl BlockDevice {
         self.holding.next_piece || self.holding.recheck || !self.done.is_empty()
     }
 
-    /// Goes on with requests that wait for a buffer or for their next piece. Answers come by `poll_completion`.
+    /// Goes on with requests that wait for a buffer or for their next piece, and tells the device that a time it waits
+    /// for has come. Answers come by `poll_completion`.
     pub fn handle_turn(&mut self, host: &mut dyn Host) {
-        if self.has_waiting() {
+        if self.queue.poll_timeout().is_some_and(|at| at <= host.now()) {
+            self.queue.handle_timeout(host);
+        }
+        if !self.holding.waiting.is_empty() {
             self.run_waiting(host);
         }
     }
 
-    /// When [`BlockDevice::handle_timeout`] wants to be called.
+    /// When [`BlockDevice::handle_timeout`] or [`BlockDevice::handle_turn`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let (_, oldest) = self.slots.oldest()?;
-        oldest.submitted.checked_add(self.config.deadline)
+        let deadline = self
+            .slots
+            .oldest()
+            .and_then(|(_, oldest)| oldest.submitted.checked_add(self.config.deadline));
+        deadline.into_iter().chain(self.queue.poll_timeout()).min()
+    }
+
+    /// Which parts of a range on the device hold data, see [`Queue::extents`]; one extent where the device cannot tell.
+    pub fn extents(&mut self, range: BlockRange) -> Vec<Extent> {
+        let whole = || {
+            vec![Extent {
+                blocks: range.count,
+                allocated: true,
+                zero: false,
+            }]
+        };
+        self.queue.extents(range).unwrap_or_else(whole)
     }
 
     /// Answers what is overdue at `now` with `Timeout`. What the device has of it stays the device's, buffer and all,
