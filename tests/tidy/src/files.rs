@@ -26,6 +26,22 @@ pub const UNSAFE_PLACES: &[(&str, &str)] = &[
         "plugins/sdk/src/buf.rs",
         "buffers cross the line between engine and plugin",
     ),
+    (
+        "plugins/abi/src/",
+        "declares functions that may only be called as the contract says; calls none",
+    ),
+    (
+        "plugins/sdk/src/bridge/",
+        "makes tables out of traits and traits out of tables",
+    ),
+    (
+        "plugins/sdk/src/plugin.rs",
+        "the macro that exports a plugin's entry",
+    ),
+    (
+        "io-engine/io/plugin-host/src/load.rs",
+        "loads files and calls their entry",
+    ),
 ];
 
 /// Rust files whose code is longer than [`FILE_LINES_MAX`].

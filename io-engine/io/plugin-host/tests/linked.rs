@@ -7,7 +7,7 @@ use sdk::block::DeviceDriver;
 use support::ByHost;
 
 fn driver() -> Box<dyn DeviceDriver> {
-    Box::new(ByHost::with(&device_mem::PLUGIN))
+    Box::new(ByHost::with(&device_mem::PLUGIN, &["malloc", "null"]))
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn a_null_disk_conforms_through_its_tables() {
 
 #[test]
 fn a_plugin_is_listed_with_what_it_serves_and_not_taken_twice() {
-    let by_host = ByHost::with(&device_mem::PLUGIN);
+    let by_host = ByHost::with(&device_mem::PLUGIN, &["malloc", "null"]);
     let listed = by_host.host.plugins();
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].name, "device-mem");
