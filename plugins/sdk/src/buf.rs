@@ -7,6 +7,8 @@
     reason = "buffers and segments are raw memory with an owner; this is the one door to their bytes"
 )]
 
+mod chunk;
+
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ffi::c_void;
 use std::fmt;
@@ -17,6 +19,8 @@ use std::sync::Arc;
 
 use abi::{IoeBuf, IoeSegment, IoeSegmentOps};
 use smallvec::SmallVec;
+
+pub use chunk::{AREA_BYTES, Chunk};
 
 /// Alignment of every [`Buf`] in bytes: what `O_DIRECT` asks for at most.
 pub const BUF_ALIGN: usize = 4096;
@@ -173,10 +177,6 @@ fn heap_layout(len: usize) -> Layout {
     Layout::from_size_align(len.max(1), BUF_ALIGN).expect("a buffer fits the address space")
 }
 
-/// Memory a device lends from. The bytes are behind a pointer of their own, so that the reference counts of many chunks lie
-/// close together: a count in front of 128 KiB of data would cost a cache miss a read, and all counts one cache set.
-pub type Chunk = Box<[u8]>;
-
 /// Bytes a device lends instead of copying them; unchanged until dropped. Like a [`Buf`], it has the form in which it
 /// crosses.
 pub struct Segment {
@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_segment_outside_its_chunk_is_refused() {
-        let chunk: Arc<Chunk> = Arc::new(Box::new([1u8, 2, 3, 4]));
+        let chunk: Arc<Chunk> = Arc::new(Chunk::from(vec![1, 2, 3, 4].into_boxed_slice()));
         assert!(Segment::new(chunk.clone(), 2, 3).is_none());
         assert!(Segment::new(chunk.clone(), usize::MAX, 2).is_none());
         assert_eq!(&*Segment::new(chunk, 1, 3).unwrap(), &[2, 3, 4]);
@@ -346,7 +346,7 @@ mod tests {
 
     #[test]
     fn pieces_come_in_order() {
-        let chunk: Arc<Chunk> = Arc::new(Box::new([1u8, 2, 3, 4]));
+        let chunk: Arc<Chunk> = Arc::new(Chunk::from(vec![1, 2, 3, 4].into_boxed_slice()));
         let mut segments = Segments::new();
         segments.push(Segment::new(chunk.clone(), 2, 2).unwrap());
         segments.push(Segment::new(chunk, 0, 1).unwrap());

@@ -19,6 +19,7 @@ pub mod buf;
 pub mod export;
 pub mod fabric;
 pub mod host;
+pub mod memory;
 pub mod plugin;
 pub mod services;
 pub mod uri;

@@ -42,6 +42,14 @@ pub const UNSAFE_PLACES: &[(&str, &str)] = &[
         "io-engine/io/plugin-host/src/load.rs",
         "loads files and calls their entry",
     ),
+    (
+        "plugins/sdk/src/buf/chunk.rs",
+        "maps the areas devices lend from (docs/adr/0003)",
+    ),
+    (
+        "plugins/sdk/src/memory.rs",
+        "prefetches and copies past the cache",
+    ),
 ];
 
 /// Rust files whose code is longer than [`FILE_LINES_MAX`].
