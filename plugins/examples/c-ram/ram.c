@@ -186,7 +186,7 @@ static int32_t make(const char *name, uint64_t size_mb, IoeDevice *out, IoeFailu
     free(bytes);
     return refuse(failure, IOE_FAIL_UNSUITABLE, name, "there is not enough memory", "", "");
   }
-  snprintf(device->name, sizeof(device->name), "%s", name);
+  memcpy(device->name, name, strlen(name) + 1); /* `parse` has looked at its length */
   device->blocks = size_mb * ((1u << 20) / BLOCK);
   device->bytes = bytes;
   device->next = open_devices;

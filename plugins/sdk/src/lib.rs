@@ -12,6 +12,7 @@
 //! - No value a device, a file or a peer may hold makes an implementation panic.
 
 pub use abi;
+pub use units;
 
 pub mod block;
 pub mod bridge;

@@ -139,7 +139,7 @@ mod tests {
         );
         assert!(size.contains("here it has 96 bytes"), "{size}");
         assert!(refused(|d| d.stamps[2].hash ^= 1).starts_with("its table 'host' has"));
-        assert!(refused(|d| drop(d.stamps.remove(0))).starts_with("its table 'plugin' has 0"));
+        assert!(refused(|d| d.stamps.truncate(0)).starts_with("its table 'plugin' has 0"));
     }
 
     #[test]
