@@ -104,6 +104,11 @@ pub const THIRD_PARTY: &[(&str, &str, &str)] = &[
     ),
     (
         "sdk",
+        "rustix",
+        "maps the areas devices lend from, with the system's refusals as values",
+    ),
+    (
+        "sdk",
         "smallvec",
         "lent segments of a read without an allocation",
     ),
