@@ -67,8 +67,8 @@ impl Room {
             Conformance | Plugin => matches!(other, Wire | Core | Sdk),
             Loadable => matches!(other, Sdk | Plugin),
             Io => matches!(other, Wire | Core | Abi | Sdk | Io),
-            // What is loaded is nobody's dependency.
-            Edge => !matches!(other, Tools | Conformance | Loadable),
+            // The program runs the kit on plugins of others; what is loaded is nobody's dependency.
+            Edge => !matches!(other, Tools | Loadable),
             Tools => true,
         }
     }
