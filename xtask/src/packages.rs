@@ -1,10 +1,36 @@
-//! Debian packages the real-kernel scenarios need.
+//! What the tests need beyond a compiler: Debian packages for the real-kernel scenarios, two components of the toolchain
+//! for format and lints.
 //!
-//! Root gets them installed; anybody else gets the one command to ask for.
+//! Root gets packages installed; anybody else gets the one command to ask for. Nothing is installed into a toolchain.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use crate::shell::{say, succeeds};
+use crate::shell::{cargo, say, succeeds};
+
+/// Makes sure format and lints can be checked: a minimal toolchain comes without.
+///
+/// # Errors
+/// A sentence with the command to run.
+pub(crate) fn require_components() -> Result<(), String> {
+    let is_missing = |tool: &&str| {
+        let mut version = cargo(&[tool, "--version"]);
+        let version = version.stdout(Stdio::null()).stderr(Stdio::null());
+        !version.status().is_ok_and(|status| status.success())
+    };
+    let tools = [("fmt", "rustfmt"), ("clippy", "clippy")];
+    let missing: Vec<&str> = tools
+        .iter()
+        .filter(|(tool, _)| is_missing(tool))
+        .map(|(_, component)| *component)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    Err(format!(
+        "the toolchain lacks {list}; run: rustup component add {list}"
+    ))
+}
 
 /// Makes sure every program the scenarios need is there.
 ///

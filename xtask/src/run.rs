@@ -19,6 +19,8 @@ pub(crate) const EXPORT_COMMAND: &str = "export-when-ready";
 
 /// Size of the disk created on first use, in MiB.
 const DISK_MIB: u64 = 1024;
+/// Largest size that may be asked for: 8 TiB, which ext4 and xfs take as a sparse file.
+const SIZE_MIB_MAX: u64 = 8 << 20;
 
 /// Starts the engine.
 ///
@@ -32,12 +34,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode, String> {
     };
     let grpc = take_value(&mut arguments, "--grpc")?.unwrap_or_else(|| "127.0.0.1:10124".into());
     let nvmf = take_value(&mut arguments, "--nvmf")?.unwrap_or_else(|| "127.0.0.1:8420".into());
-    let size_mib = match take_value(&mut arguments, "--size-mib")? {
-        Some(text) => text
-            .parse()
-            .map_err(|e| format!("--size-mib {text}: {e}"))?,
-        None => DISK_MIB,
-    };
+    let size_mib = take_value(&mut arguments, "--size-mib")?
+        .map(|text| parse_size_mib(&text))
+        .transpose()?;
     refuse_rest(&arguments)?;
 
     let build = [
@@ -109,7 +108,7 @@ fn export_disk(grpc: &str, disk: &Path) -> Result<(), String> {
         serde_json::from_str(&listed).map_err(|e| format!("bdev list printed no JSON: {e}"))?;
     let known = find_device(&listed, &name);
     if known.is_none() {
-        client(grpc, &["bdev", "create", &format!("aio://{name}")])?;
+        client(grpc, &["bdev", "create", &file_uri(&name)])?;
     }
     let uri = match known.and_then(|device| device["share_uri"].as_str()) {
         Some(uri) if uri.starts_with("nvmf") => uri.to_owned(),
@@ -118,7 +117,7 @@ fn export_disk(grpc: &str, disk: &Path) -> Result<(), String> {
     let (address, port, nqn) =
         parse_share_uri(&uri).ok_or_else(|| format!("share printed no NVMe-oF URI: {uri}"))?;
     say(&format!(
-        "\nio-engine serves {name}. Use it from a shell with root rights, on this machine:\n\n    \
+        "\nio-engine serves {name}. Use it from a shell with root rights, on this machine (nvme is in the package nvme-cli):\n\n    \
          modprobe nvme-tcp\n    \
          nvme connect -t tcp -a {address} -s {port} -n {nqn}\n    \
          nvme list\n\n\
@@ -179,13 +178,42 @@ fn default_state_dir() -> Result<PathBuf, String> {
         .ok_or_else(|| "neither XDG_STATE_HOME nor HOME is set; give --state-dir".into())
 }
 
-fn create_sparse(path: &Path, size_mib: u64) -> Result<(), String> {
-    if path.exists() {
-        return Ok(());
+/// Creates the disk unless it is there; one that is there keeps its size.
+fn create_sparse(path: &Path, size_mib: Option<u64>) -> Result<(), String> {
+    let shown = path.display();
+    let wanted = size_mib.unwrap_or(DISK_MIB) << 20;
+    match fs::File::create_new(path) {
+        Ok(file) => file.set_len(wanted).map_err(|e| {
+            // Half a disk would be taken for the disk at the next start.
+            let _ = fs::remove_file(path);
+            format!("give {shown} {} MiB: {e}", wanted >> 20)
+        }),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+            let facts = fs::metadata(path).map_err(|e| format!("look at {shown}: {e}"))?;
+            if size_mib.is_some() && facts.len() != wanted {
+                return Err(format!(
+                    "{shown} is there with {} MiB; leave out --size-mib, or remove the file and its data",
+                    facts.len() >> 20
+                ));
+            }
+            Ok(())
+        }
+        Err(e) => Err(format!("create {shown}: {e}")),
     }
-    fs::File::create(path)
-        .and_then(|file| file.set_len(size_mib << 20))
-        .map_err(|e| format!("create {}: {e}", path.display()))
+}
+
+fn parse_size_mib(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(size @ 1..=SIZE_MIB_MAX) => Ok(size),
+        _ => Err(format!(
+            "--size-mib {text}: give a number from 1 to {SIZE_MIB_MAX}"
+        )),
+    }
+}
+
+/// The URI of a file: `%` and `?` mean something in one.
+fn file_uri(path: &str) -> String {
+    format!("aio://{}", path.replace('%', "%25").replace('?', "%3F"))
 }
 
 fn release(program: &str) -> PathBuf {
@@ -194,7 +222,9 @@ fn release(program: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use super::{find_device, grpc_of_ready_line, parse_share_uri};
+    use super::{
+        create_sparse, file_uri, find_device, grpc_of_ready_line, parse_share_uri, parse_size_mib,
+    };
 
     #[test]
     fn a_share_uri_becomes_what_nvme_connect_takes() {
@@ -225,5 +255,29 @@ mod tests {
             serde_json::json!({ "bdevs": [{ "name": "/a/disk0.img" }, { "name": "disk0.img" }] });
         assert!(find_device(&reply, "/a/disk0.img").is_some());
         assert!(find_device(&reply, "/a/disk").is_none());
+    }
+
+    #[test]
+    fn a_disk_that_is_there_keeps_its_size_and_a_bad_size_is_refused() {
+        let path = std::env::temp_dir().join(format!("xtask-disk-{}", std::process::id()));
+        create_sparse(&path, Some(3)).unwrap();
+        create_sparse(&path, Some(3)).unwrap();
+        create_sparse(&path, None).unwrap();
+        let refused = create_sparse(&path, Some(4)).unwrap_err();
+        let size = std::fs::metadata(&path).unwrap().len();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(size, 3 << 20);
+        assert!(
+            refused.contains("is there with 3 MiB; leave out --size-mib"),
+            "{refused}"
+        );
+        for bad in ["0", "-1", "17592186044416", "1G", ""] {
+            assert!(parse_size_mib(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_path_survives_its_uri() {
+        assert_eq!(file_uri("/a b/50%?.img"), "aio:///a b/50%25%3F.img");
     }
 }

@@ -98,6 +98,9 @@ pub struct IoeDeviceTable {
             failure: *mut IoeFailure,
         ) -> i32,
     >,
+    /// What an operator should know about the device although it works, as one sentence with the fix; empty if nothing.
+    /// Null: never anything.
+    pub warning: Option<unsafe extern "C" fn(device: *mut c_void, warning: *mut IoeText) -> i32>,
     /// Closes the device and frees it; its queues are gone. Required.
     pub close: Option<unsafe extern "C" fn(device: *mut c_void)>,
 }

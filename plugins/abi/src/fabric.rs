@@ -57,8 +57,8 @@ pub struct IoeFabricSettings {
     pub queue_depth: u32,
     /// Time from accept to the end of Connect, in ms.
     pub handshake_timeout_ms: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Time a host may go without progress it owes, in ms.
+    pub progress_timeout_ms: u32,
 }
 
 /// A transport on one reactor.
@@ -139,7 +139,8 @@ pub struct IoeFabricTable {
     pub size: u32,
     /// `IOE_ABI_VERSION` of the plugin.
     pub version: u32,
-    /// A host connected a stream.
+    /// A host connected a stream: `IOE_OK` and the connection's name, or `IOE_TOO_MANY`; then the stream is closed and a
+    /// closed event without a connection says so.
     pub accepted: Option<
         unsafe extern "C" fn(
             fabric: *mut c_void,
@@ -147,6 +148,7 @@ pub struct IoeFabricTable {
             stream: u64,
             local: *const IoeAddress,
             peer: *const IoeAddress,
+            conn: *mut u64,
         ) -> i32,
     >,
     /// A stream may have bytes to read.
@@ -175,6 +177,10 @@ pub struct IoeFabricTable {
     >,
     /// Sends what is queued and goes on with what waited.
     pub flush: Option<unsafe extern "C" fn(fabric: *mut c_void, host: *const IoeHost) -> i32>,
+    /// Bytes of buffers answered with that were sent since this was asked last, a connection at a time: 1, 0 if there are no
+    /// more, or minus `IOE_PANICKED`.
+    pub sent:
+        Option<unsafe extern "C" fn(fabric: *mut c_void, conn: *mut u64, bytes: *mut u64) -> i32>,
     /// Closes a connection.
     pub close: Option<
         unsafe extern "C" fn(

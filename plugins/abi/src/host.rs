@@ -122,6 +122,8 @@ pub struct IoeHostTable {
     >,
     /// Stops (1) or resumes (0) `readable` of a stream.
     pub stream_pause: Option<unsafe extern "C" fn(host: *mut c_void, stream: u64, paused: u32)>,
+    /// Ends the sending side of a stream behind the bytes taken; receiving goes on.
+    pub stream_end: Option<unsafe extern "C" fn(host: *mut c_void, stream: u64)>,
     /// Closes a stream.
     pub stream_close: Option<unsafe extern "C" fn(host: *mut c_void, stream: u64)>,
     /// Takes a stream's descriptor away, or -1.

@@ -283,6 +283,8 @@ impl Host for TestHost {
 
     fn pause_stream(&mut self, _: StreamId, _: bool) {}
 
+    fn end_stream(&mut self, _: StreamId) {}
+
     fn close_stream(&mut self, _: StreamId) {}
 
     fn detach_stream(&mut self, _: StreamId) -> Option<OwnedFd> {

@@ -12,14 +12,15 @@ pub(crate) struct Claims(Arc<Mutex<BTreeSet<String>>>);
 /// A claimed name; dropping it frees the name.
 pub(crate) struct Claim {
     claims: Claims,
+    scheme: &'static str,
     name: String,
 }
 
 impl Claims {
     /// Claims `name`, or says who has it: RAM disks are private, so that is always this process.
-    pub(crate) fn claim(&self, scheme: &str, name: String) -> Result<Claim, OpenError> {
+    pub(crate) fn claim(&self, scheme: &'static str, name: &str) -> Result<Claim, OpenError> {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !names.insert(name.clone()) {
+        if !names.insert(name.to_owned()) {
             return Err(OpenError::InUse {
                 what: format!("{scheme}:///{name}"),
                 holder: format!("this process (pid {})", std::process::id()),
@@ -28,7 +29,8 @@ impl Claims {
         drop(names);
         Ok(Claim {
             claims: self.clone(),
-            name,
+            scheme,
+            name: name.to_owned(),
         })
     }
 }
@@ -37,6 +39,11 @@ impl Claim {
     /// The claimed name.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The device's URI without parameters.
+    pub(crate) fn uri(&self) -> String {
+        format!("{}:///{}", self.scheme, self.name)
     }
 }
 

@@ -15,6 +15,7 @@
 
 mod chunks;
 mod claims;
+mod device;
 mod limits;
 mod null;
 mod params;

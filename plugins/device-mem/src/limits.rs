@@ -10,6 +10,10 @@ pub(crate) const CHUNK_BYTES: usize = 128 * 1024;
 /// Largest RAM or null disk, in bytes; a larger one is refused. Its chunk table takes 128 MiB.
 pub(crate) const DISK_BYTES_MAX: u64 = 1 << 40;
 
+/// Longest name, in bytes: what an NQN (223 bytes, NVMe Base 2.0c §4.5) has room for behind `nqn.2019-05.io.openebs:`. A
+/// longer one is refused.
+pub(crate) const NAME_LEN_MAX: usize = 200;
+
 /// Replaced chunks kept for the next copy on write; more are freed when their last reader drops them.
 pub(crate) const SPARE_CHUNKS_MAX: usize = 16;
 

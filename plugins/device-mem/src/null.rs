@@ -2,16 +2,13 @@
 
 use std::sync::Arc;
 
-use sdk::block::{
-    Capabilities, Device, DeviceDriver, Geometry, IoError, IoResult, IoTag, Op, OpenError, Queue,
-    QueueSeed, Submitted, Support,
-};
+use sdk::block::{Device, DeviceDriver, Geometry, IoError, IoResult, Op, OpenError};
 use sdk::buf::{Chunk, Payload, Segment, Segments};
-use sdk::host::{FileDone, Host, OwnerId};
 use sdk::uri::DeviceUri;
 use units::{BlockRange, Blocks};
 
-use crate::claims::{Claim, Claims};
+use crate::claims::Claims;
+use crate::device::{Medium, MemDisk, Worker};
 use crate::limits::NULL_AREA_BYTES;
 use crate::params::Params;
 
@@ -26,83 +23,37 @@ impl DeviceDriver for NullDriver {
         &["null"]
     }
 
-    fn open(&self, mut uri: DeviceUri) -> Result<Box<dyn Device>, OpenError> {
-        let params = Params::take(&mut uri)?;
-        uri.finish()?;
-        Ok(Box::new(NullDisk {
-            claim: self.claims.claim("null", params.name)?,
-            geometry: params.geometry,
-            uuid: params.uuid,
-            zeroes: Arc::new(Chunk::from(vec![0; NULL_AREA_BYTES].into_boxed_slice())),
-        }))
+    fn open(&self, uri: DeviceUri) -> Result<Box<dyn Device>, OpenError> {
+        let params = Params::take(uri, |_| Ok(()))?;
+        let claim = self.claims.claim("null", &params.name)?;
+        let zeroes = Arc::new(Chunk::from(vec![0; NULL_AREA_BYTES].into_boxed_slice()));
+        Ok(Box::new(MemDisk::new(claim, &params, NoMedium { zeroes })))
     }
 }
 
-struct NullDisk {
-    claim: Claim,
-    geometry: Geometry,
-    uuid: Option<[u8; 16]>,
+struct NoMedium {
     zeroes: Arc<Chunk>,
 }
 
-impl Device for NullDisk {
-    fn name(&self) -> &str {
-        self.claim.name()
-    }
+impl Medium for NoMedium {
+    const PRODUCT_NAME: &'static str = "Null disk";
+    const RESIZES: bool = false;
+    type Worker = Nothing;
 
-    fn product_name(&self) -> &'static str {
-        "Null disk"
-    }
-
-    fn geometry(&self) -> Geometry {
-        self.geometry
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            write_zeroes: Support::Native,
-            discard: Support::Native,
-            volatile_cache: false,
-            lends_reads: true,
-            atomic_blocks: 1,
-            direct: None,
-        }
-    }
-
-    fn uuid(&self) -> Option<[u8; 16]> {
-        self.uuid
-    }
-
-    fn open_queue(&mut self) -> Result<Box<dyn QueueSeed>, OpenError> {
-        Ok(Box::new(NullQueue {
-            geometry: self.geometry,
+    fn open_worker(&mut self, geometry: Geometry) -> Result<Nothing, &'static str> {
+        Ok(Nothing {
+            geometry,
             zeroes: self.zeroes.clone(),
-        }))
-    }
-
-    fn resize(&mut self, blocks: Option<Blocks>) -> Result<Geometry, OpenError> {
-        match blocks {
-            None => Ok(self.geometry),
-            Some(_) => Err(OpenError::Unsuitable {
-                what: format!("null:///{}", self.claim.name()),
-                reason: "a null disk cannot change its size".to_owned(),
-            }),
-        }
+        })
     }
 }
 
-struct NullQueue {
+struct Nothing {
     geometry: Geometry,
     zeroes: Arc<Chunk>,
 }
 
-impl QueueSeed for NullQueue {
-    fn open(self: Box<Self>, _: &mut dyn Host, _: OwnerId) -> Result<Box<dyn Queue>, IoError> {
-        Ok(self)
-    }
-}
-
-impl NullQueue {
+impl Nothing {
     fn check(&self, range: BlockRange) -> Result<(), IoError> {
         if range.is_within(self.geometry.blocks) {
             Ok(())
@@ -122,8 +73,10 @@ impl NullQueue {
         }
         segments
     }
+}
 
-    fn execute(&self, op: Op) -> IoResult {
+impl Worker for Nothing {
+    fn execute(&mut self, op: Op) -> IoResult {
         match op {
             Op::Read { range, buf } => {
                 self.check(range)?;
@@ -141,22 +94,8 @@ impl NullQueue {
             Op::Flush => Ok(None),
         }
     }
-}
-
-impl Queue for NullQueue {
-    fn submit(&mut self, _: &mut dyn Host, _: IoTag, op: Op) -> Submitted {
-        Submitted::Done(self.execute(op))
-    }
-
-    fn handle_file_done(&mut self, _: &mut dyn Host, _: FileDone) {}
-
-    fn poll_completion(&mut self) -> Option<(IoTag, IoResult)> {
-        None
-    }
 
     fn set_geometry(&mut self, geometry: Geometry) {
         self.geometry = geometry;
     }
-
-    fn close(&mut self, _: &mut dyn Host) {}
 }

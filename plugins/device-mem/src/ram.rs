@@ -5,18 +5,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sdk::block::{
-    Capabilities, Device, DeviceDriver, Geometry, IoError, IoResult, IoTag, Op, OpenError, Queue,
-    QueueSeed, Submitted, Support,
-};
+use sdk::block::{Device, DeviceDriver, Geometry, IoError, IoResult, Op, OpenError};
 use sdk::buf::Payload;
-use sdk::host::{FileDone, Host, OwnerId};
 use sdk::uri::DeviceUri;
-use units::{BlockRange, Blocks};
+use units::BlockRange;
 
 use crate::chunks::Chunks;
-use crate::claims::{Claim, Claims};
-use crate::limits::DISK_BYTES_MAX;
+use crate::claims::Claims;
+use crate::device::{Medium, MemDisk, Worker};
 use crate::params::Params;
 
 /// Serves `malloc`.
@@ -30,113 +26,52 @@ impl DeviceDriver for RamDriver {
         &["malloc"]
     }
 
-    fn open(&self, mut uri: DeviceUri) -> Result<Box<dyn Device>, OpenError> {
+    fn open(&self, uri: DeviceUri) -> Result<Box<dyn Device>, OpenError> {
         // The same URI creates the disk and, once it is there, resizes it; so the flag is known here too.
-        uri.take_flag("resize")?;
-        let params = Params::take(&mut uri)?;
-        uri.finish()?;
-        let claim = self.claims.claim("malloc", params.name)?;
-        Ok(Box::new(RamDisk {
-            claim,
-            geometry: params.geometry,
-            uuid: params.uuid,
-            parked: Arc::new(Mutex::new(Some(Chunks::new(params.geometry.bytes())))),
-        }))
+        let params = Params::take(uri, |uri| uri.take_flag("resize").map(drop))?;
+        let claim = self.claims.claim("malloc", &params.name)?;
+        let chunks = Chunks::new(params.geometry.bytes());
+        let parked = Arc::new(Mutex::new(Some(chunks)));
+        Ok(Box::new(MemDisk::new(claim, &params, Ram { parked })))
     }
 }
 
-/// Where the data is while no queue has it.
-type Parked = Arc<Mutex<Option<Chunks>>>;
-
-struct RamDisk {
-    claim: Claim,
-    geometry: Geometry,
-    uuid: Option<[u8; 16]>,
-    parked: Parked,
+struct Ram {
+    /// Where the data is while no queue has it.
+    parked: Arc<Mutex<Option<Chunks>>>,
 }
 
-impl Device for RamDisk {
-    fn name(&self) -> &str {
-        self.claim.name()
-    }
+impl Medium for Ram {
+    const PRODUCT_NAME: &'static str = "Malloc disk";
+    const RESIZES: bool = true;
+    type Worker = RamWorker;
 
-    fn product_name(&self) -> &'static str {
-        "Malloc disk"
-    }
-
-    fn geometry(&self) -> Geometry {
-        self.geometry
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            write_zeroes: Support::Native,
-            discard: Support::Native,
-            volatile_cache: false,
-            lends_reads: true,
-            atomic_blocks: 1,
-            direct: None,
-        }
-    }
-
-    fn uuid(&self) -> Option<[u8; 16]> {
-        self.uuid
-    }
-
-    fn open_queue(&mut self) -> Result<Box<dyn QueueSeed>, OpenError> {
+    fn open_worker(&mut self, geometry: Geometry) -> Result<RamWorker, &'static str> {
         let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(mut chunks) = parked.take() else {
-            return Err(OpenError::Unsuitable {
-                what: format!("malloc:///{}", self.claim.name()),
-                reason: "a RAM disk has one queue, and it is open".to_owned(),
-            });
+            return Err("a RAM disk has one queue, and it is open");
         };
-        if chunks.resize(self.geometry.bytes()).is_err() {
-            return Err(OpenError::Unsuitable {
-                what: format!("malloc:///{}", self.claim.name()),
-                reason: "the system has no memory for it".to_owned(),
-            });
+        if chunks.resize(geometry.bytes()).is_err() {
+            // As large as before, with all its data.
+            *parked = Some(chunks);
+            return Err("the system has no memory for it");
         }
-        Ok(Box::new(RamQueue {
-            geometry: self.geometry,
+        Ok(RamWorker {
+            geometry,
             chunks: Some(chunks),
             parked: self.parked.clone(),
-        }))
-    }
-
-    fn resize(&mut self, blocks: Option<Blocks>) -> Result<Geometry, OpenError> {
-        if let Some(blocks) = blocks {
-            let wanted = Geometry {
-                blocks,
-                ..self.geometry
-            };
-            if !(1..=DISK_BYTES_MAX).contains(&wanted.bytes()) {
-                return Err(OpenError::Unsuitable {
-                    what: format!("malloc:///{}", self.claim.name()),
-                    reason: "cannot be empty or larger than 1 TiB".to_owned(),
-                });
-            }
-            self.geometry = wanted;
-        }
-        Ok(self.geometry)
+        })
     }
 }
 
-/// Seed and queue in one: there is nothing to register with the reactor.
-struct RamQueue {
+struct RamWorker {
     geometry: Geometry,
     /// Present until the queue is dropped.
     chunks: Option<Chunks>,
-    parked: Parked,
+    parked: Arc<Mutex<Option<Chunks>>>,
 }
 
-impl QueueSeed for RamQueue {
-    fn open(self: Box<Self>, _: &mut dyn Host, _: OwnerId) -> Result<Box<dyn Queue>, IoError> {
-        Ok(self)
-    }
-}
-
-impl RamQueue {
+impl Worker for RamWorker {
     #[inline]
     fn execute(&mut self, op: Op) -> IoResult {
         let Some(chunks) = &mut self.chunks else {
@@ -176,18 +111,6 @@ impl RamQueue {
             Op::Flush => Ok(None),
         }
     }
-}
-
-impl Queue for RamQueue {
-    fn submit(&mut self, _: &mut dyn Host, _: IoTag, op: Op) -> Submitted {
-        Submitted::Done(self.execute(op))
-    }
-
-    fn handle_file_done(&mut self, _: &mut dyn Host, _: FileDone) {}
-
-    fn poll_completion(&mut self) -> Option<(IoTag, IoResult)> {
-        None
-    }
 
     fn set_geometry(&mut self, geometry: Geometry) {
         if let Some(chunks) = &mut self.chunks
@@ -200,11 +123,9 @@ impl Queue for RamQueue {
         }
         self.geometry = geometry;
     }
-
-    fn close(&mut self, _: &mut dyn Host) {}
 }
 
-impl Drop for RamQueue {
+impl Drop for RamWorker {
     fn drop(&mut self) {
         // Back to the device, whose drop frees the memory on the control path rather than on the reactor.
         let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,7 @@
 //! The driver and the control side of a device: a claimed file.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,6 +9,7 @@ use sdk::block::{
     Capabilities, Device, DeviceDriver, Geometry, IoError, OpenError, Queue, QueueSeed, Support,
 };
 use sdk::host::{Host, HostError, OwnerId};
+use sdk::services::{Level, Services};
 use sdk::uri::DeviceUri;
 use units::Blocks;
 
@@ -25,46 +27,70 @@ impl DeviceDriver for FileDriver {
     }
 
     fn open(&self, uri: DeviceUri) -> Result<Box<dyn Device>, OpenError> {
-        let product_name = match uri.scheme() {
-            "aio" => "AIO disk",
-            _ => "URING bdev",
-        };
-        let params = Params::take(uri)?;
-        let claimed = claim(&params.path)?;
-        if probe::is_read_only(&claimed) {
-            let reason = "is read-only; make it writable with blockdev --setrw";
-            return Err(unsuitable(&params.path, reason));
-        }
-        let geometry = probe::geometry(&params.path, &claimed, params.block_size)?;
-        let direct = match probe::check_direct(&claimed, geometry.block_size) {
-            Ok(()) => true,
-            Err(reason) => {
-                tracing::warn!(path = %params.path, reason, "served without O_DIRECT");
-                if claimed.direct {
-                    probe::clear_direct(&params.path, &claimed.file)?;
-                }
-                false
-            }
-        };
-        let (write_zeroes, discard) = probe::clearing(&claimed, geometry);
-        Ok(Box::new(FileDisk {
-            path: params.path,
-            product_name,
-            file: claimed.file,
-            kind: claimed.kind,
-            geometry,
-            uuid: params.uuid,
-            capabilities: Capabilities {
-                write_zeroes,
-                discard,
-                volatile_cache: true,
-                lends_reads: false,
-                atomic_blocks: 1,
-                direct: Some(direct),
-            },
-            state: Arc::default(),
-        }))
+        open(uri, State::default())
     }
+
+    fn open_with(
+        &self,
+        uri: DeviceUri,
+        services: &Arc<dyn Services>,
+    ) -> Result<Box<dyn Device>, OpenError> {
+        let services = Some(services.clone());
+        open(
+            uri,
+            State {
+                services,
+                ..State::default()
+            },
+        )
+    }
+}
+
+fn open(uri: DeviceUri, state: State) -> Result<Box<dyn Device>, OpenError> {
+    let product_name = match uri.scheme() {
+        "aio" => "AIO disk",
+        _ => "URING bdev",
+    };
+    let params = Params::take(uri)?;
+    let claimed = claim(&params.path, &state)?;
+    if probe::is_read_only(&claimed) {
+        let reason = "is read-only; make it writable with blockdev --setrw";
+        return Err(unsuitable(&params.path, reason));
+    }
+    let geometry = probe::geometry(&params.path, &claimed, params.block_size)?;
+    let direct = match probe::check_direct(&claimed, geometry.block_size) {
+        Ok(()) => true,
+        Err(reason) => {
+            let path = &params.path;
+            state.log(
+                Level::Warn,
+                &format!("{path}: served without O_DIRECT: {reason}"),
+            );
+            if claimed.direct {
+                probe::clear_direct(&params.path, &claimed.file)?;
+            }
+            false
+        }
+    };
+    let (write_zeroes, discard) = probe::clearing(&claimed, geometry);
+    Ok(Box::new(FileDisk {
+        path: params.path,
+        product_name,
+        file: claimed.file,
+        _backing: claimed.backing,
+        kind: claimed.kind,
+        geometry,
+        uuid: params.uuid,
+        capabilities: Capabilities {
+            write_zeroes,
+            discard,
+            volatile_cache: true,
+            lends_reads: false,
+            atomic_blocks: 1,
+            direct: Some(direct),
+        },
+        state: Arc::new(state),
+    }))
 }
 
 /// What a device and its queue share.
@@ -73,11 +99,21 @@ pub(crate) struct State {
     /// Written data was lost; set once, never cleared, and outlives the queue.
     lost: AtomicBool,
     queue_open: AtomicBool,
+    /// The log tells of [`Device::warning`] already.
+    warned: AtomicBool,
+    /// Where its log lines go; nowhere for a device opened without an engine.
+    services: Option<Arc<dyn Services>>,
 }
 
 impl State {
     pub(crate) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn log(&self, level: Level, line: &str) {
+        if let Some(services) = &self.services {
+            services.log(level, line);
+        }
     }
 
     pub(crate) fn set_lost(&self) {
@@ -89,6 +125,8 @@ struct FileDisk {
     path: String,
     product_name: &'static str,
     file: File,
+    /// The claim on what a loop device stands on.
+    _backing: Option<File>,
     kind: Kind,
     geometry: Geometry,
     uuid: Option<[u8; 16]>,
@@ -127,6 +165,7 @@ impl Device for FileDisk {
         if self.state.queue_open.swap(true, Ordering::AcqRel) {
             return Err(unsuitable(&self.path, "has one queue, and it is open"));
         }
+        self.warning();
         Ok(Box::new(FileSeed {
             descriptor,
             config: QueueConfig {
@@ -153,7 +192,27 @@ impl Device for FileDisk {
             })?;
         // Rounded down: a file may be caught while it grows.
         self.geometry.blocks = Blocks::from_bytes_floor(bytes, self.geometry.block_size);
+        self.warning();
         Ok(self.geometry)
+    }
+
+    /// A file without a name goes on working until it is closed, and is gone then.
+    fn warning(&self) -> Option<String> {
+        let facts = rustix::fs::fstat(&self.file).ok()?;
+        if self.kind != Kind::File || facts.st_nlink > 0 {
+            self.state.warned.store(false, Ordering::Relaxed);
+            return None;
+        }
+        let (pid, descriptor) = (std::process::id(), self.file.as_raw_fd());
+        let warning = format!(
+            "its file was deleted and its data is lost when the engine stops; disconnect its hosts and copy \
+             /proc/{pid}/fd/{descriptor} back to {}",
+            self.path
+        );
+        if !self.state.warned.swap(true, Ordering::Relaxed) {
+            self.state.log(Level::Warn, &warning);
+        }
+        Some(warning)
     }
 }
 

@@ -1,4 +1,5 @@
-//! Who has a file or disk that could not be claimed, from what the kernel tells in `/proc` and `/sys`.
+//! Who has a file or disk that could not be claimed, from what the kernel tells in `/proc` and `/sys`; locks are read by
+//! `lock-holder`.
 //!
 //! Best effort, for the text of a refusal: the refusal itself does not depend on it.
 
@@ -6,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use rustix::fs::{Stat, major, minor};
+use rustix::fs::{Stat, major, makedev, minor};
 
 /// A device number as `/proc` and `/sys` write it: decimal `major:minor`.
 fn device_number(dev: u64) -> String {
@@ -15,61 +16,21 @@ fn device_number(dev: u64) -> String {
 
 /// The process that holds a lock on the file of `stat`.
 pub(crate) fn of_lock(stat: &Stat) -> String {
-    match owner(stat) {
-        Some(pid) => process(pid),
+    match lock_holder::owner(stat.st_dev, stat.st_ino) {
+        Some(pid) => lock_holder::describe(pid),
         None => "another process that locked it (see lslocks)".to_owned(),
     }
 }
 
-/// Whether the owner of a lock on the file of `stat` is known to be a process that runs. One that cannot be found (a file
-/// system that
-/// shows other device numbers, another PID namespace) may be ending.
+/// Whether the owner of a lock on the file of `stat` is known to be a process that runs. One that cannot be found (a
+/// file system that shows other device numbers, another PID namespace) may be ending.
 pub(crate) fn is_alive(stat: &Stat) -> bool {
-    let Some(pid) = owner(stat) else {
-        return false;
-    };
-    let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The state follows the name, which is in parentheses and may hold any character.
-    let state = state
-        .rsplit(") ")
-        .next()
-        .and_then(|rest| rest.chars().next());
-    !matches!(state, None | Some('Z' | 'X'))
+    lock_holder::owner(stat.st_dev, stat.st_ino).is_some_and(lock_holder::is_alive)
 }
 
-fn owner(stat: &Stat) -> Option<u32> {
-    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-    let place = format!(
-        "{:02x}:{:02x}:{}",
-        major(stat.st_dev),
-        minor(stat.st_dev),
-        stat.st_ino
-    );
-    lock_owner(&locks, &place)
-}
-
-/// The owner of a lock on `place` (`major:minor:inode`, hexadecimal and decimal) in the text of `/proc/locks`.
-/// Lines with `->` wait for a lock; pid 0 is a process that cannot be seen from here, -1 an open file's own lock.
-pub(crate) fn lock_owner(locks: &str, place: &str) -> Option<u32> {
-    locks.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let [_, _, _, _, pid, file, ..] = fields[..] else {
-            return None;
-        };
-        let pid: u32 = pid.parse().ok()?;
-        (file == place && pid != 0).then_some(pid)
-    })
-}
-
-fn process(pid: u32) -> String {
-    if pid == std::process::id() {
-        return format!("this process (pid {pid})");
-    }
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    match name.trim() {
-        "" => format!("pid {pid}"),
-        name => format!("{name} (pid {pid})"),
-    }
+/// Whether there is a lock on the file of `stat` whose owner is known not to run.
+pub(crate) fn is_orphaned(stat: &Stat) -> bool {
+    lock_holder::owner(stat.st_dev, stat.st_ino).is_some_and(|pid| !lock_holder::is_alive(pid))
 }
 
 /// What uses the block device of `stat`, or a partition of it.
@@ -88,15 +49,8 @@ pub(crate) fn of_block_device(stat: &Stat) -> String {
         }
     }
     // A lock tells of another engine, which claims with both.
-    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-    let place = format!(
-        "{:02x}:{:02x}:{}",
-        major(stat.st_dev),
-        minor(stat.st_dev),
-        stat.st_ino
-    );
-    match lock_owner(&locks, &place) {
-        Some(pid) => process(pid),
+    match lock_holder::owner(stat.st_dev, stat.st_ino) {
+        Some(pid) => lock_holder::describe(pid),
         None => "the kernel or another program (see lsblk and fuser)".to_owned(),
     }
 }
@@ -109,6 +63,23 @@ fn with_partitions(place: &Path, own: String) -> BTreeSet<String> {
         .filter_map(|entry| fs::read_to_string(entry.path().join("dev")).ok())
         .map(|number| number.trim().to_owned());
     partitions.chain([own]).collect()
+}
+
+/// The block devices that share blocks with device `dev`: itself, its partitions, and the disk it is a partition of.
+pub(crate) fn sharing_blocks(dev: u64) -> Vec<u64> {
+    let number = device_number(dev);
+    let place = Path::new("/sys/dev/block").join(&number);
+    let mut numbers = with_partitions(&place, number);
+    if place.join("partition").exists()
+        && let Ok(disk) = fs::read_to_string(place.join("../dev"))
+    {
+        numbers.insert(disk.trim().to_owned());
+    }
+    let parse = |number: &String| {
+        let (major, minor) = number.split_once(':')?;
+        Some(makedev(major.parse().ok()?, minor.parse().ok()?))
+    };
+    numbers.iter().filter_map(parse).collect()
 }
 
 /// Where one of the devices is mounted, from the text of `mountinfo`: the third field is the device, the fifth the
@@ -130,21 +101,6 @@ fn first_entry(directory: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_owner_of_a_lock_is_found_by_inode() {
-        let locks = "1: FLOCK  ADVISORY  WRITE 71 fe:00:12 0 EOF\n\
-                     1: -> FLOCK  ADVISORY  WRITE 72 fe:00:12 0 EOF\n\
-                     2: OFDLCK ADVISORY  READ  -1 00:06:13 0 EOF\n\
-                     3: POSIX  ADVISORY  WRITE 0 fe:00:14 0 EOF\n\
-                     nonsense\n\
-                     4: FLOCK  ADVISORY  WRITE 74 fe:00:15 0 EOF\n";
-        assert_eq!(lock_owner(locks, "fe:00:12"), Some(71));
-        assert_eq!(lock_owner(locks, "00:06:13"), None);
-        assert_eq!(lock_owner(locks, "fe:00:14"), None);
-        assert_eq!(lock_owner(locks, "fe:00:15"), Some(74));
-        assert_eq!(lock_owner("", "fe:00:15"), None);
-    }
 
     #[test]
     fn a_mounted_partition_is_found() {

@@ -5,7 +5,8 @@
 //! file); `uuid`; `rescan` to look at the size of an open device again.
 //!
 //! Invariants:
-//! - What is open here is open nowhere else: a lock on the inode, for disks also an exclusive open.
+//! - What is open here is open nowhere else: a lock on the inode, for disks also an exclusive open. A file and a loop
+//!   device on it count as one.
 //! - `O_DIRECT` is used where it works for the block size. Where not, the file is served through the page cache, a
 //!   log line says why, and flush means the same: `fdatasync`.
 //! - A flush is never answered with success for data the kernel could not write, neither the first time nor later.
@@ -18,6 +19,7 @@ mod entries;
 mod file;
 mod holder;
 mod limits;
+mod loops;
 mod params;
 mod probe;
 mod queue;

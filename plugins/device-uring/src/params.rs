@@ -28,7 +28,14 @@ impl Params {
             let reason = "names no file; write e.g. aio:///var/lib/disk.img";
             return Err(refused(reason).into());
         }
-        let block_size = match uri.take_number("blk_size")? {
+        let block_size = uri.take_number("blk_size");
+        // On a device that is not open yet there is nothing to look at again.
+        let rescan = uri.take_flag("rescan");
+        let uuid = uri.take_uuid();
+        // What nobody knows first: a misspelt parameter is often why another one is wrong.
+        uri.clone().finish()?;
+        rescan?;
+        let block_size = match block_size? {
             None | Some(0) => None,
             Some(bytes) => {
                 let size = u32::try_from(bytes).ok().and_then(BlockSize::from_bytes);
@@ -36,14 +43,10 @@ impl Params {
                 Some(size.ok_or_else(|| uri.bad("blk_size", bytes.to_string(), expected))?)
             }
         };
-        // On a device that is not open yet there is nothing to look at again.
-        uri.take_flag("rescan")?;
-        let params = Self {
+        Ok(Self {
             path: uri.path().to_owned(),
             block_size,
-            uuid: uri.take_uuid()?,
-        };
-        uri.finish()?;
-        Ok(params)
+            uuid: uuid?,
+        })
     }
 }

@@ -50,7 +50,12 @@ pub(crate) fn geometry(
     let bytes = size_bytes(&claimed.file, claimed.kind).map_err(system)?;
     let rest = bytes % u64::from(block_size.bytes());
     if bytes == 0 {
-        let reason = "is empty; give it a size first, e.g. truncate -s 10G";
+        let reason = match claimed.kind {
+            Kind::File => "is empty; give it a size first, e.g. truncate -s 10G",
+            Kind::BlockDevice => {
+                "has no size; check that a medium, or the file of a loop device, is attached"
+            }
+        };
         return Err(unsuitable(path, reason));
     }
     if rest != 0 {

@@ -208,10 +208,16 @@ fn refusals_name_the_thing_and_the_fix() {
     let refusal = |uri: &str| open(uri).err().expect("refused").to_string();
     let directory = tempfile::tempdir_in(MEMORY).unwrap();
     let path = directory.path().display().to_string();
-    assert_eq!(
-        refusal(&format!("aio://{path}/none")),
-        format!("{path}/none: not found")
-    );
+    let missing = refusal(&format!("aio://{path}/none"));
+    let start = format!("{path}/none: not found; check the path");
+    assert!(missing.starts_with(&start), "{missing}");
+    let circle = format!("{path}/circle");
+    std::os::unix::fs::symlink(&circle, &circle).unwrap();
+    assert!(refusal(&format!("aio://{circle}")).contains("in a circle"));
+    let long = format!("aio://{path}/{}", "x".repeat(300));
+    assert!(refusal(&long).contains("too long a name"));
+    let unknown = refusal("aio:///x?blk_size=1000&blksize=512");
+    assert!(unknown.contains("'blksize' is unknown"), "{unknown}");
     assert!(refusal(&format!("aio://{path}")).contains("is a directory"));
     assert!(refusal("aio:///dev/zero").contains("is a character device"));
     let fifo = Path::new(&path).join("fifo");
@@ -243,6 +249,27 @@ fn a_rescan_rounds_down_and_a_size_cannot_be_set() {
     assert_eq!(device.geometry().blocks.0, 2048);
     assert_eq!(device.resize(None).unwrap().blocks.0, 4096);
     assert_eq!(device.geometry().blocks.0, 4096);
+}
+
+#[test]
+fn a_file_deleted_while_it_is_served_is_warned_about_with_a_way_back() {
+    let disk = FileDisk::new(MEMORY, 1 << 20);
+    let mut driven = Driven::open(&disk.uri(""));
+    assert_eq!(driven.device.warning(), None);
+    driven.run(write(BlockRange::new(0, 8))).unwrap();
+    let link = format!("{}.link", disk.path());
+    std::fs::hard_link(disk.path(), &link).unwrap();
+    std::fs::remove_file(disk.path()).unwrap();
+    assert_eq!(driven.device.warning(), None, "it has another name");
+    std::fs::remove_file(&link).unwrap();
+    let warning = driven.device.warning().unwrap();
+    assert!(warning.contains(disk.path()), "{warning}");
+    let copy = warning
+        .split_whitespace()
+        .find(|word| word.starts_with("/proc/"));
+    assert_eq!(std::fs::read(copy.unwrap()).unwrap().len(), 1 << 20);
+    driven.run(write(BlockRange::new(0, 8))).unwrap();
+    driven.close();
 }
 
 #[test]
@@ -281,7 +308,7 @@ fn a_file_another_process_has_is_refused_and_the_process_named() {
     match open(&disk.uri("")) {
         Err(OpenError::InUse { holder, .. }) => {
             assert!(
-                holder.contains(&format!("(pid {})", child.id())),
+                holder.contains(&format!("pid {} (", child.id())),
                 "{holder}"
             );
             assert!(!holder.contains("this process"), "{holder}");

@@ -205,7 +205,9 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Uri(error) => error.fmt(f),
-            Self::NotFound(what) => write!(f, "{what}: not found"),
+            Self::NotFound(what) => {
+                write!(f, "{what}: not found; check the path, or create it first")
+            }
             Self::InUse { what, holder } => write!(f, "{what}: in use by {holder}"),
             Self::Unsuitable { what, reason } => write!(f, "{what}: {reason}"),
             Self::System { what, source } => write!(f, "{what}: {source}"),
@@ -301,6 +303,12 @@ pub trait Device: Send + Sync {
             what: format!("{} '{command}'", self.name()),
             reason: "the device takes no commands".to_owned(),
         })
+    }
+
+    /// What an operator should know about the device although it works (`its file was deleted`), as one sentence with
+    /// the fix. Asked for every now and then; it may look at the medium's facts, not at its data.
+    fn warning(&self) -> Option<String> {
+        None
     }
 }
 

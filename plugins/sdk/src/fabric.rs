@@ -101,6 +101,8 @@ pub struct FabricSettings {
     pub data_digest: bool,
     /// Time from accept to the end of Fabrics Connect; up to 49 days, in whole milliseconds.
     pub handshake_timeout: Duration,
+    /// Time a host may go without sending what it owes or reading what it asked for; up to 49 days, in whole milliseconds.
+    pub progress_timeout: Duration,
 }
 
 /// A kind of transport.
@@ -125,14 +127,15 @@ pub trait FabricDriver: Send + Sync {
 /// [`FabricEvent::Connected`], so that every drop is counted. Calls that name a closed connection do nothing (their
 /// buffers return to the arena).
 pub trait Fabric {
-    /// A host connected a stream.
+    /// A host connected a stream; answers the connection's name, which later events use. `None` when there is no room: the
+    /// stream is closed, and a [`FabricEvent::Closed`] that names no connection says so.
     fn handle_accepted(
         &mut self,
         host: &mut dyn Host,
         stream: StreamId,
         local: SocketAddr,
         peer: SocketAddr,
-    );
+    ) -> Option<ConnId>;
 
     /// A stream may have bytes to read.
     fn handle_readable(&mut self, host: &mut dyn Host, stream: StreamId);
@@ -158,6 +161,11 @@ pub trait Fabric {
 
     /// Sends what is queued and resumes connections that waited for buffers. Once a turn.
     fn flush(&mut self, host: &mut dyn Host);
+
+    /// Bytes of the buffers given to [`Fabric::respond`] on a connection that were sent since this was asked last; the buffers
+    /// have gone back to the arena. Segments a device lent do not count. A connection that ends tells no more: its buffers
+    /// go back by themselves.
+    fn poll_sent(&mut self) -> Option<(ConnId, usize)>;
 
     /// Closes a connection after sending what is queued, as far as the socket takes it in a bounded time. The name is
     /// free at once and no [`FabricEvent::Closed`] follows.

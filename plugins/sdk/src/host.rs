@@ -214,7 +214,12 @@ pub trait Host {
     /// Stops (`true`) or resumes (`false`) `readable` events of a stream, for back-pressure.
     fn pause_stream(&mut self, stream: StreamId, paused: bool);
 
-    /// Closes a stream. Queued bytes the kernel has taken are still sent.
+    /// Ends the sending side of a stream behind the bytes the kernel has taken; receiving goes on. A stream closed while
+    /// received bytes are unread is reset, which may cost the peer the last bytes sent to it: whoever has last words ends
+    /// the stream first, receives for a while, and closes it then.
+    fn end_stream(&mut self, stream: StreamId);
+
+    /// Closes a stream. Queued bytes the kernel has taken are still sent, unless received ones are unread.
     fn close_stream(&mut self, stream: StreamId);
 
     /// Takes a stream away from this reactor, to be adopted by another.

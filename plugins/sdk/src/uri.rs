@@ -101,8 +101,8 @@ impl DeviceUri {
     /// Parses `text`.
     ///
     /// # Errors
-    /// [`UriError::Malformed`] for text that is too long, has no `scheme://`, is not UTF-8 once percent-decoded, or
-    /// names a parameter twice.
+    /// [`UriError::Malformed`] for text that is too long, has no `scheme://`, is not UTF-8 or holds control characters
+    /// once percent-decoded, or names a parameter twice.
     pub fn parse(text: &str) -> Result<Self, UriError> {
         let malformed = |reason| UriError::Malformed {
             uri: text.chars().take(200).collect(),
@@ -129,8 +129,11 @@ impl DeviceUri {
             let decoded = percent_decode_str(part)
                 .decode_utf8()
                 .map_err(|_| malformed("is not UTF-8 once decoded"))?;
-            if decoded.contains('\0') {
-                return Err(malformed("contains a NUL byte"));
+            // They would forge lines of logs and tables.
+            if decoded.contains(char::is_control) {
+                return Err(malformed(
+                    "contains a control character; rename what it names",
+                ));
             }
             Ok(decoded.into_owned())
         };
@@ -303,6 +306,8 @@ mod tests {
             "Aio:///x",
             "aio:///%ff",
             "aio:///a%00b",
+            "aio:///a%0ab",
+            "malloc:///m?uuid=%1b",
             "m:///x?a=1&a=2",
             "://x",
         ] {

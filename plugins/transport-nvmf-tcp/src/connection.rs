@@ -6,13 +6,14 @@ use std::time::Instant;
 
 use nvme_spec::{Cqe, Sqe};
 use nvme_tcp::{
-    Controller, ControllerConfig, ControllerEvent, DataToken, FetchTag, PayloadDst, Want,
+    Controller, ControllerConfig, ControllerEvent, DataToken, FetchTag, Incoming, PayloadDst, Want,
 };
 use sdk::buf::{Buf, Payload};
 use sdk::fabric::ConnId;
 use sdk::host::{Host, StreamError, StreamId};
 
 use crate::TcpConfig;
+use crate::ending::Ending;
 use slab::Slab;
 
 /// Payload outstanding from which on it is received straight into its buffer.
@@ -71,14 +72,16 @@ pub(crate) struct Connection {
     fetching_bytes: usize,
     /// Data the core has queued for sending.
     pub(crate) sending: Slab<Payload>,
-    /// The Connect command being answered, and the queue it is for.
-    connect: Option<(u16, u16)>,
+    /// Bytes of the engine's own buffers among them.
+    pub(crate) unsent_bytes: usize,
     /// Listed among the connections with something to send.
     pub(crate) is_dirty: bool,
     /// The socket takes nothing at the moment.
     pub(crate) is_blocked: bool,
-    /// Being closed: when at the latest.
-    pub(crate) closing: Option<Instant>,
+    /// Listed among the connections whose hosts owe bytes.
+    pub(crate) is_watched: bool,
+    /// It is being closed.
+    pub(crate) ending: Option<Ending>,
 }
 
 impl Connection {
@@ -97,15 +100,10 @@ impl Connection {
             data_digest: config.data_digest,
             commands_max: config.queue_depth,
             handshake_timeout: config.handshake_timeout,
+            progress_timeout: config.progress_timeout,
         };
-        Self::moved(
-            id,
-            stream,
-            (local, peer),
-            Controller::new(core, now),
-            Vec::new(),
-            None,
-        )
+        let core = Controller::new(core, now);
+        Self::moved(id, stream, (local, peer), core, Vec::new())
     }
 
     /// A connection that was set up on another reactor.
@@ -115,7 +113,6 @@ impl Connection {
         (local, peer): (SocketAddr, SocketAddr),
         core: Controller,
         rest: Vec<u8>,
-        connect: Option<(u16, u16)>,
     ) -> Self {
         Self {
             id,
@@ -129,10 +126,11 @@ impl Connection {
             fetches: Slab::new(),
             fetching_bytes: 0,
             sending: Slab::new(),
-            connect,
+            unsent_bytes: 0,
             is_dirty: false,
             is_blocked: false,
-            closing: None,
+            is_watched: false,
+            ending: None,
         }
     }
 
@@ -141,11 +139,6 @@ impl Connection {
     pub(crate) fn into_core(self) -> Option<(Controller, Vec<u8>)> {
         let quiet = self.capsule.is_none() && self.fetches.is_empty() && self.sending.is_empty();
         (quiet && !self.core.has_transmit()).then_some((self.core, self.rest))
-    }
-
-    /// The Connect command being answered, by command id and queue id.
-    pub(crate) fn connect(&self) -> Option<(u16, u16)> {
-        self.connect
     }
 
     /// Receives once and takes what came.
@@ -367,7 +360,6 @@ impl Connection {
                 } else {
                     None
                 };
-                self.note_connect(&sqe);
                 told(self, Told::Capsule { sqe, data, data_ok });
             }
             ControllerEvent::Fetched { tag, data_ok } => {
@@ -407,39 +399,49 @@ impl Connection {
     }
 
     /// Queues an answer.
-    pub(crate) fn respond(
-        &mut self,
-        cqe: &Cqe,
-        data: Option<Payload>,
-        implicit: bool,
-        in_capsule_bytes: u32,
-    ) {
+    pub(crate) fn respond(&mut self, cqe: &Cqe, data: Option<Payload>, implicit: bool) {
         match data {
             None => self.core.submit_response(cqe),
             Some(payload) => {
                 let len = payload.len() as u32;
+                self.unsent_bytes += own_bytes(&payload);
                 let token = self.sending.insert(payload);
                 if !self
                     .core
                     .submit_data(cqe, len, DataToken(token as u32), implicit)
                 {
-                    self.sending.remove(token);
+                    self.unsent_bytes -= own_bytes(&self.sending.remove(token));
                 }
             }
         }
-        if let Some((_, qid)) = self.connect.take_if(|(cid, _)| *cid == cqe.cid)
-            && cqe.status.is_success()
-        {
-            self.core
-                .handle_established(if qid == 0 { 8192 } else { in_capsule_bytes });
-        }
     }
 
-    fn note_connect(&mut self, sqe: &Sqe) {
-        // NVMe Base 2.0c §6.3: a Connect is the first command, and there is one.
-        if self.connect.is_none() && sqe.opcode() == 0x7f && sqe.fctype() == 0x01 {
-            self.connect = Some((sqe.cid(), (sqe.dword(10) >> 16) as u16));
-        }
+    /// Whether the host owes bytes, or does not read.
+    pub(crate) fn is_owed(&self) -> bool {
+        self.core.is_owed(self.rest.len())
+    }
+
+    /// Looks whether the host moves what it owes, and whether to look again.
+    ///
+    /// # Errors
+    /// Why the connection is over.
+    pub(crate) fn look_at_progress(&mut self, now: Instant) -> Result<bool, &'static str> {
+        let incoming = match self.receiving {
+            Receiving::Open => Incoming::Open(self.rest.len()),
+            Receiving::NeedsBuffer(_) | Receiving::Congested | Receiving::Ended => Incoming::Held,
+        };
+        self.core
+            .handle_progress(now, incoming)
+            .map_err(|fault| fault.kind.name())
+    }
+
+    /// Frees what was being received.
+    pub(crate) fn stop_receiving(&mut self) {
+        self.receiving = Receiving::Ended;
+        self.rest = Vec::new();
+        self.capsule = None;
+        self.fetches.clear();
+        self.fetching_bytes = 0;
     }
 
     /// Frees everything queued.
@@ -448,5 +450,14 @@ impl Connection {
         self.core.clear(|token| {
             sending.try_remove(token.0 as usize);
         });
+        self.unsent_bytes = 0;
+    }
+}
+
+/// Bytes of a payload that are the engine's own buffer.
+pub(crate) fn own_bytes(payload: &Payload) -> usize {
+    match payload {
+        Payload::Buf(buf) => buf.len(),
+        Payload::Lent(_) => 0,
     }
 }

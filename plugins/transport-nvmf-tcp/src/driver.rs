@@ -40,6 +40,7 @@ impl FabricDriver for TcpDriver {
             header_digest: settings.header_digest,
             data_digest: settings.data_digest,
             handshake_timeout: settings.handshake_timeout,
+            progress_timeout: settings.progress_timeout,
         })))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nvme_spec::Cqe;
 use nvme_tcp::Controller;
@@ -17,29 +17,34 @@ use crate::transmit::{self, Sent};
 
 /// Bytes of one receive: 60 in-capsule writes of 4 KiB.
 const STAGING_BYTES: usize = 256 << 10;
-/// How long a closed connection may take to send what it still has, the terminate request among it.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// See the crate documentation.
 pub struct TcpFabric {
-    config: TcpConfig,
-    connections: Slab<Connection>,
+    pub(crate) config: TcpConfig,
+    pub(crate) connections: Slab<Connection>,
     /// Connection slot by stream slot.
-    by_stream: Vec<Option<(StreamId, usize)>>,
+    pub(crate) by_stream: Vec<Option<(StreamId, usize)>>,
     generation: u64,
-    shared: Shared,
+    pub(crate) shared: Shared,
     /// Connections that wait for a buffer or for their host to read, to be resumed.
     stopped: Vec<usize>,
-    /// When handshakes and closing connections run out, soonest first, by connection.
+    /// When handshakes run out, soonest first.
     deadlines: VecDeque<(Instant, ConnId)>,
-    lingering: VecDeque<(Instant, usize, StreamId)>,
+    /// When connections that are being closed run out, soonest first.
+    pub(crate) lingering: VecDeque<(Instant, ConnId)>,
+    /// When to look at the progress of watched connections; `None` while there are none.
+    pub(crate) look_at: Option<Instant>,
 }
 
 /// What all connections use, one at a time.
-struct Shared {
-    staging: Vec<u8>,
-    events: VecDeque<FabricEvent>,
+pub(crate) struct Shared {
+    pub(crate) staging: Vec<u8>,
+    pub(crate) events: VecDeque<FabricEvent>,
     dirty: Vec<usize>,
+    /// Bytes of buffers sent, by connection.
+    sent: Vec<(ConnId, usize)>,
+    /// Connections whose hosts owe bytes, or did when they were last looked at.
+    pub(crate) watched: Vec<ConnId>,
 }
 
 /// A connection between two reactors.
@@ -49,7 +54,6 @@ struct Moving {
     fd: std::os::fd::OwnedFd,
     local: SocketAddr,
     peer: SocketAddr,
-    connect: Option<(u16, u16)>,
 }
 
 impl TcpFabric {
@@ -64,10 +68,13 @@ impl TcpFabric {
                 staging: vec![0; STAGING_BYTES],
                 events: VecDeque::new(),
                 dirty: Vec::new(),
+                sent: Vec::new(),
+                watched: Vec::new(),
             },
             stopped: Vec::new(),
             deadlines: VecDeque::new(),
             lingering: VecDeque::new(),
+            look_at: None,
         }
     }
 
@@ -100,13 +107,21 @@ impl TcpFabric {
     }
 
     /// The open connection called `conn`; not one that is being closed.
-    fn open(&mut self, conn: ConnId) -> Option<&mut Connection> {
+    pub(crate) fn open(&mut self, conn: ConnId) -> Option<&mut Connection> {
         self.connections
             .get_mut(conn.slot())
-            .filter(|connection| connection.id == conn && connection.closing.is_none())
+            .filter(|connection| connection.id == conn && connection.ending.is_none())
     }
 
-    fn mark_dirty(shared: &mut Shared, slot: usize, connection: &mut Connection) {
+    /// Has `connection` looked at as long as its host owes bytes.
+    fn watch(shared: &mut Shared, connection: &mut Connection) {
+        if !connection.is_watched && connection.is_owed() {
+            connection.is_watched = true;
+            shared.watched.push(connection.id);
+        }
+    }
+
+    pub(crate) fn mark_dirty(shared: &mut Shared, slot: usize, connection: &mut Connection) {
         if !connection.is_dirty && !connection.is_blocked && connection.core.has_transmit() {
             connection.is_dirty = true;
             shared.dirty.push(slot);
@@ -135,6 +150,7 @@ impl TcpFabric {
             |connection: &mut Connection, told| events.push_back(event(connection, told));
         let outcome = step(connection, host, staging, &mut tell);
         Self::mark_dirty(&mut self.shared, slot, connection);
+        Self::watch(&mut self.shared, connection);
         match outcome {
             Ok(()) if connection.receiving == Receiving::Open => {}
             Ok(()) => {
@@ -145,52 +161,25 @@ impl TcpFabric {
         }
     }
 
-    /// Ends a connection for a reason of its own; what it has to say (a terminate request) is still sent.
-    fn fail(&mut self, host: &mut dyn Host, slot: usize, reason: &'static str) {
-        if let Some(connection) = self.connections.get(slot) {
-            self.shared.events.push_back(FabricEvent::Closed {
-                conn: connection.id,
-                reason,
-            });
-            self.linger(host, slot);
-        }
-    }
-
-    fn linger(&mut self, host: &mut dyn Host, slot: usize) {
-        let Some(connection) = self.connections.get_mut(slot) else {
-            return;
-        };
-        let deadline = host.now() + LINGER;
-        connection.closing = Some(deadline);
-        connection.receiving = Receiving::Ended;
-        host.pause_stream(connection.stream, true);
-        self.lingering
-            .push_back((deadline, slot, connection.stream));
-        Self::mark_dirty(&mut self.shared, slot, connection);
-        if !connection.core.has_transmit() {
-            self.drop_connection(host, slot);
-        }
-    }
-
-    fn drop_connection(&mut self, host: &mut dyn Host, slot: usize) {
-        let Some(mut connection) = self.connections.try_remove(slot) else {
-            return;
-        };
-        connection.clear();
-        self.by_stream[(connection.stream.0 & 0xffff_ffff) as usize] = None;
-        host.close_stream(connection.stream);
-    }
-
     fn send(&mut self, host: &mut dyn Host, slot: usize) {
         let Some(connection) = self.connections.get_mut(slot) else {
             return;
         };
         connection.is_dirty = false;
-        match transmit::send(connection, host) {
-            Sent::All if connection.closing.is_some() => self.drop_connection(host, slot),
+        let unsent = connection.unsent_bytes;
+        let outcome = transmit::send(connection, host);
+        let sent = unsent - connection.unsent_bytes;
+        if sent > 0 {
+            self.shared.sent.push((connection.id, sent));
+        }
+        match outcome {
+            Sent::All if connection.ending.is_some() => self.end(host, slot),
             Sent::All => {}
-            Sent::Blocked => connection.is_blocked = true,
-            Sent::Failed if connection.closing.is_some() => self.drop_connection(host, slot),
+            Sent::Blocked => {
+                connection.is_blocked = true;
+                Self::watch(&mut self.shared, connection);
+            }
+            Sent::Failed if connection.ending.is_some() => self.drop_connection(host, slot),
             Sent::Failed => {
                 connection.clear();
                 self.fail(host, slot, "connection_failed");
@@ -221,6 +210,13 @@ impl TcpFabric {
             });
         }
     }
+}
+
+/// Takes the first connection off `list` whose time has come.
+fn pop_due(list: &mut VecDeque<(Instant, ConnId)>, now: Instant) -> Option<ConnId> {
+    let (_, conn) = list.front().copied().filter(|(at, _)| *at <= now)?;
+    list.pop_front();
+    Some(conn)
 }
 
 fn event(connection: &Connection, told: Told) -> FabricEvent {
@@ -257,25 +253,30 @@ impl Fabric for TcpFabric {
         stream: StreamId,
         local: SocketAddr,
         peer: SocketAddr,
-    ) {
+    ) -> Option<ConnId> {
         if self.connections.len() >= self.config.connections_max {
             self.shared.events.push_back(FabricEvent::Closed {
                 conn: ConnId(0),
                 reason: "too_many_connections",
             });
             host.close_stream(stream);
-            return;
+            return None;
         }
         let (now, config) = (host.now(), self.config.clone());
         let id = self.insert(|id| Connection::new(id, stream, local, peer, &config, now));
         self.deadlines
             .push_back((now + self.config.handshake_timeout, id));
+        Some(id)
     }
 
     fn handle_readable(&mut self, host: &mut dyn Host, stream: StreamId) {
         let Some(slot) = self.slot_of_stream(stream) else {
             return;
         };
+        if self.is_ending(slot) {
+            self.drain(host, slot);
+            return;
+        }
         self.step(host, slot, |connection, host, staging, tell| {
             connection.receive(host, staging, &mut |connection, told| {
                 tell(connection, told)
@@ -296,14 +297,16 @@ impl Fabric for TcpFabric {
 
     fn poll_timeout(&self) -> Option<Instant> {
         let handshake = self.deadlines.front().map(|(at, _)| *at);
-        let linger = self.lingering.front().map(|(at, ..)| *at);
-        handshake.into_iter().chain(linger).min()
+        let linger = self.lingering.front().map(|(at, _)| *at);
+        [handshake, linger, self.look_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn handle_timeout(&mut self, host: &mut dyn Host) {
         let now = host.now();
-        while let Some((_, conn)) = self.deadlines.front().copied().filter(|(at, _)| *at <= now) {
-            self.deadlines.pop_front();
+        while let Some(conn) = pop_due(&mut self.deadlines, now) {
             let Some(connection) = self.open(conn) else {
                 continue;
             };
@@ -311,20 +314,15 @@ impl Fabric for TcpFabric {
                 self.fail(host, conn.slot(), fault.kind.name());
             }
         }
-        while let Some((_, slot, stream)) = self
-            .lingering
-            .front()
-            .copied()
-            .filter(|(at, ..)| *at <= now)
-        {
-            self.lingering.pop_front();
-            let is_same = self
-                .connections
-                .get(slot)
-                .is_some_and(|connection| connection.stream == stream);
-            if is_same {
+        while let Some(conn) = pop_due(&mut self.lingering, now) {
+            let slot = conn.slot();
+            let connection = self.connections.get(slot);
+            if connection.is_some_and(|connection| connection.id == conn) {
                 self.drop_connection(host, slot);
             }
+        }
+        if self.look_at.is_some_and(|at| at <= now) {
+            self.look_at_progress(host);
         }
     }
 
@@ -342,19 +340,19 @@ impl Fabric for TcpFabric {
             connection.fetch(cid, token, buf);
             if let Some(connection) = self.connections.get_mut(conn.slot()) {
                 Self::mark_dirty(&mut self.shared, conn.slot(), connection);
+                Self::watch(&mut self.shared, connection);
             }
         }
     }
 
     fn respond(&mut self, conn: ConnId, cqe: &Cqe, data: Option<Payload>, implicit: bool) {
-        let in_capsule_bytes = self.config.in_capsule_bytes;
         let Some(connection) = self.connections.get_mut(conn.slot()) else {
             return;
         };
-        if connection.id != conn || connection.closing.is_some() {
+        if connection.id != conn || connection.ending.is_some() {
             return;
         }
-        connection.respond(cqe, data, implicit, in_capsule_bytes);
+        connection.respond(cqe, data, implicit);
         Self::mark_dirty(&mut self.shared, conn.slot(), connection);
     }
 
@@ -365,6 +363,13 @@ impl Fabric for TcpFabric {
         if !self.stopped.is_empty() {
             self.resume(host);
         }
+        if self.look_at.is_none() && !self.shared.watched.is_empty() {
+            self.look_at = Some(host.now() + self.look_period());
+        }
+    }
+
+    fn poll_sent(&mut self) -> Option<(ConnId, usize)> {
+        self.shared.sent.pop()
     }
 
     fn close(&mut self, host: &mut dyn Host, conn: ConnId, _reason: &'static str) {
@@ -380,12 +385,7 @@ impl Fabric for TcpFabric {
         self.send(host, slot);
         let connection = self.connections.try_remove(slot)?;
         self.by_stream[(connection.stream.0 & 0xffff_ffff) as usize] = None;
-        let (stream, local, peer, connect) = (
-            connection.stream,
-            connection.local,
-            connection.peer,
-            connection.connect(),
-        );
+        let (stream, local, peer) = (connection.stream, connection.local, connection.peer);
         let Some((core, rest)) = connection.into_core() else {
             host.close_stream(stream);
             return None;
@@ -397,7 +397,6 @@ impl Fabric for TcpFabric {
             fd,
             local,
             peer,
-            connect,
         }))
     }
 
@@ -412,12 +411,10 @@ impl Fabric for TcpFabric {
             fd,
             local,
             peer,
-            connect,
         } = *moving;
         let stream = host.attach_stream(fd).ok()?;
         let deadline = core.poll_timeout();
-        let conn =
-            self.insert(|id| Connection::moved(id, stream, (local, peer), core, rest, connect));
+        let conn = self.insert(|id| Connection::moved(id, stream, (local, peer), core, rest));
         if let Some(deadline) = deadline {
             // Out of order by the time it took to move, which only delays the ones behind it.
             self.deadlines.push_back((deadline, conn));

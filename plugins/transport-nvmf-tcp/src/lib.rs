@@ -7,11 +7,14 @@
 //! - One large receive a connection and turn; payload of 16 KiB and more goes straight to its buffer.
 //! - A connection that waits for memory, or whose host does not read, is not read from.
 //! - The staging area is shared; what a connection could not use yet is kept by it, at most one staging area.
+//! - A host's buffers outlive its connection by nothing: one that ends frees them at once, though its last words linger.
+//! - A timer runs only while some host owes bytes, or a connection is being set up or ended.
 //!
 //! Follows the NVM Express TCP Transport Specification 1.0c.
 
 mod connection;
 mod driver;
+mod ending;
 mod fabric;
 mod transmit;
 
@@ -37,6 +40,9 @@ pub struct TcpConfig {
     pub data_digest: bool,
     /// Time from accept to the end of Fabrics Connect.
     pub handshake_timeout: Duration,
+    /// Time a host may go without sending what it began or was asked for, or without reading what it asked for. Looked
+    /// at once a second at most, so that a host has up to two seconds more.
+    pub progress_timeout: Duration,
 }
 
 impl Default for TcpConfig {
@@ -49,6 +55,7 @@ impl Default for TcpConfig {
             header_digest: true,
             data_digest: true,
             handshake_timeout: Duration::from_secs(10),
+            progress_timeout: Duration::from_secs(30),
         }
     }
 }

@@ -2,14 +2,16 @@
 //! cancels and sends in arbitrary order.
 //!
 //! Oracle: no panic; payload never leaves the range that was asked for; every token comes back exactly once; what is
-//! queued stays bounded; after `clear` the connection wants to be closed.
+//! queued stays bounded; no host that owes nothing stalls, and no debt goes unseen; after `clear` the connection wants to be
+//! closed.
 
 use std::mem::replace;
 use std::time::{Duration, Instant};
 
+use nvme_spec::opcode::{FABRICS, fabrics};
 use nvme_spec::{Cqe, Sqe, Status};
 use nvme_tcp::{
-    Controller, ControllerConfig, ControllerEvent, DataToken, FetchTag, PayloadDst, Want,
+    Controller, ControllerConfig, ControllerEvent, DataToken, FetchTag, Incoming, PayloadDst, Want,
 };
 use nvme_tcp_pdu::{CapsuleCmd, DataHeader, Digests, Flags, IcReq, PduType};
 
@@ -43,6 +45,7 @@ pub fn run(input: &[u8]) {
         commands_max: COMMANDS,
         maxh2cdata: 4096,
         in_capsule_max: 4096,
+        progress_timeout: Duration::from_secs(1),
         ..ControllerConfig::default()
     };
     let mut adaptor = Adaptor {
@@ -69,6 +72,7 @@ pub fn run(input: &[u8]) {
             _ => {
                 adaptor.now += Duration::from_millis(u64::from(choices.byte()));
                 let _ = adaptor.core.handle_timeout(adaptor.now);
+                adaptor.look_at_progress();
             }
         }
         receive(&mut adaptor);
@@ -96,8 +100,11 @@ impl Adaptor {
         let len = u32::from(choices.word() % 5000);
         let has_data = !choices.byte().is_multiple_of(2);
         let len = if has_data { len } else { 0 };
-        let mut sqe = Sqe::zeroed();
-        sqe.set_cid(u16::from(choices.byte()));
+        // A Connect, whose answer ends the handshake if it is a success, or anything else.
+        let sqe = match choices.byte() {
+            cid @ 0xf0.. => Sqe::new(FABRICS, cid.into(), fabrics::CONNECT.into()),
+            cid => Sqe::new(0, cid.into(), 0),
+        };
         let common = self.stream.common(PduType::CapsuleCmd, len, Flags::NONE);
         let raw = CapsuleCmd { sqe }.to_bytes(common);
         self.stream.feed_header(&raw, choices.is_rare());
@@ -139,6 +146,20 @@ impl Adaptor {
                 self.tokens[token] = self.core.submit_data(&cqe, len, name, omit);
             }
             _ => self.core.submit_response(&cqe),
+        }
+    }
+
+    fn look_at_progress(&mut self) {
+        let staged = self.stream.bytes.len();
+        let is_owed = self.core.handle_progress(self.now, Incoming::Open(staged));
+        match is_owed {
+            Ok(false) => assert!(!self.is_up() || !self.core.is_owed(staged), "unseen debt"),
+            Ok(true) => {}
+            Err(fault) => {
+                assert!(fault.status.is_none() && !self.is_up());
+                // Only a host that owes something stalls.
+                assert!(self.core.is_owed(staged), "no debt");
+            }
         }
     }
 

@@ -2,7 +2,10 @@
 //!
 //! Oracle: no panic; at most one response a capsule; a command id is used only while it lives, ends once, and has at most
 //! one fetch and one device operation out; outputs per input are bounded; when every connection is gone and the device has
-//! answered, nothing is left.
+//! answered, nothing is left. A model of the namespaces' sizes, kept from the control plane's calls alone, judges every range:
+//! a device operation lies within its namespace as that is when it is handed out, and a host is told "out of range" only of
+//! a range that is. At the end of each input the queues that still work are asked for the blocks round the end of every
+//! namespace: the last one is served, the one behind it is not ([`edges`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,14 +14,17 @@ use std::time::{Duration, Instant};
 use arbitrary::{Result, Unstructured};
 use nvme_spec::fabrics::{ConnectCommand, ConnectData, PropertyCommand};
 use nvme_spec::nqn::DISCOVERY_NQN;
+use nvme_spec::opcode::nvm;
 use nvme_spec::register::{self, Cc};
-use nvme_spec::{Sgl, Sqe};
+use nvme_spec::{Sgl, Sqe, Status};
 use nvme_target::{
     AllowedHosts, CmdId, DeviceKey, DiscoveredSubsystem, InCapsule, IoError, IoOp,
     NamespaceCapabilities, NamespaceConfig, Output, PersistToken, PersistedReservations, QpairId,
     ReplyData, SubsystemConfig, SubsystemId, Target, TargetConfig, TransportFacts, limits,
 };
-use units::{BlockSize, Blocks};
+use units::{BlockRange, BlockSize, Blocks};
+
+mod edges;
 
 const NQN: &str = "nqn.2019-05.io.openebs:fuzz";
 const HOSTS: [&str; 3] = ["nqn.h:a", "nqn.h:b", "nqn.h:c"];
@@ -29,6 +35,8 @@ const BLOCKS: u64 = 1 << 20;
 #[derive(Default)]
 struct Live {
     generation: u32,
+    /// The command, when it came as one that is on its own.
+    sqe: Option<Sqe>,
     fetch: Option<(u32, bool)>,
     io: bool,
 }
@@ -44,6 +52,11 @@ struct Engine {
     fetches: Vec<CmdId>,
     ios: Vec<CmdId>,
     persists: Vec<PersistToken>,
+    /// Blocks of the namespaces there are.
+    sizes: BTreeMap<u32, u64>,
+    /// What the last input brought: answers, and operations for the device.
+    answers: Vec<(QpairId, u16, Status)>,
+    operations: Vec<(CmdId, IoOp)>,
 }
 
 impl Engine {
@@ -83,6 +96,9 @@ impl Engine {
             fetches: Vec::new(),
             ios: Vec::new(),
             persists: Vec::new(),
+            sizes: BTreeMap::new(),
+            answers: Vec::new(),
+            operations: Vec::new(),
         };
         engine.add_namespace(1, None);
         if u.arbitrary()? {
@@ -118,7 +134,24 @@ impl Engine {
             reservations,
         };
         // Refused when the id is taken: as good.
-        let _ = self.target.add_namespace(self.subsystem, config);
+        if self.target.add_namespace(self.subsystem, config).is_ok() {
+            self.sizes.insert(nsid, BLOCKS);
+        }
+    }
+
+    fn remove_namespace(&mut self, nsid: u32) {
+        if self.target.remove_namespace(self.subsystem, nsid).is_ok() {
+            self.sizes.remove(&nsid);
+        }
+    }
+
+    fn resize_namespace(&mut self, nsid: u32, blocks: u64) {
+        let resized = self
+            .target
+            .resize_namespace(self.subsystem, nsid, Blocks(blocks));
+        if resized.is_ok() {
+            self.sizes.insert(nsid, blocks);
+        }
     }
 
     fn connection(&mut self) {
@@ -156,11 +189,39 @@ impl Engine {
 
     fn capsule(&mut self, qp: QpairId, sqe: &Sqe, data: InCapsule<'_>, data_ok: bool) {
         *self.owed.entry(qp).or_default() += 1;
+        self.forget_last();
+        let alone = (sqe.fused() == 0).then_some(*sqe);
         let cmd = self.target.handle_capsule(self.now, qp, sqe, data, data_ok);
         if let Some(cmd) = cmd {
-            self.meet(cmd);
+            self.meet(cmd).sqe = alone;
         }
         self.drain();
+        if let Some(sqe) = alone {
+            self.check_refusal(&sqe, |answer| answer.0 == qp);
+        }
+    }
+
+    fn forget_last(&mut self) {
+        self.answers.clear();
+        self.operations.clear();
+    }
+
+    /// A block command that was told "out of range" in the last input is.
+    fn check_refusal(&self, sqe: &Sqe, is_its: impl Fn(&(QpairId, u16, Status)) -> bool) {
+        let is_refused = self.answers.iter().any(|answer| {
+            is_its(answer) && answer.1 == sqe.cid() && answer.2 == Status::LBA_OUT_OF_RANGE.dnr()
+        });
+        let on_blocks = matches!(
+            sqe.opcode(),
+            nvm::READ | nvm::WRITE | nvm::COMPARE | nvm::WRITE_ZEROES
+        );
+        if is_refused && on_blocks {
+            // NVM Command Set 1.0c §3.2: SLBA in dwords 10 and 11, NLB zero-based in dword 12.
+            let slba = u64::from(sqe.dword(10)) | u64::from(sqe.dword(11)) << 32;
+            let end = u128::from(slba) + u128::from(sqe.dword(12) & 0xffff) + 1;
+            let size = self.sizes.get(&sqe.nsid()).copied().unwrap_or_default();
+            assert!(end > u128::from(size), "{end} of {size} is in range");
+        }
     }
 
     /// A command id was named: it lives, under one generation.
@@ -198,8 +259,11 @@ impl Engine {
                     live.fetch = Some((len, by_value));
                     self.fetches.push(cmd);
                 }
-                Output::Io { cmd, op, .. } => {
-                    check_op(&op);
+                Output::Io {
+                    cmd, device, op, ..
+                } => {
+                    self.check_op(device, &op);
+                    self.operations.push((cmd, op));
                     let live = self.meet(cmd);
                     assert!(!live.io, "two operations at once");
                     live.io = true;
@@ -215,6 +279,7 @@ impl Engine {
                     let owed = self.owed.get_mut(&qp).expect("a connection");
                     *owed = owed.checked_sub(1).expect("one response a capsule");
                     assert!(!success_flag_allowed || cqe.status.is_success());
+                    self.answers.push((qp, cqe.cid, cqe.status));
                     if let ReplyData::Bytes(bytes) = &data {
                         assert!(bytes.len() <= 1 << 16);
                     }
@@ -228,6 +293,7 @@ impl Engine {
                     assert_eq!(PersistedReservations::from_bytes(&raw), Ok(request.state));
                     self.persists.push(token);
                 }
+                Output::Associated { qp } => assert!(self.target.describe(qp).is_some()),
                 Output::Disconnect { .. } | Output::Unrouted { .. } | Output::Event(_) => {}
             }
         }
@@ -235,6 +301,7 @@ impl Engine {
 
     fn io_done(&mut self, at: usize, error: Option<IoError>) {
         let cmd = self.ios.swap_remove(at);
+        self.forget_last();
         self.live.get_mut(&cmd.index()).expect("lives").io = false;
         self.target
             .handle_io_done(self.now, cmd, error.map_or(Ok(()), Err));
@@ -243,6 +310,8 @@ impl Engine {
 
     fn data(&mut self, at: usize, ok: bool, fill: u8) {
         let cmd = self.fetches.swap_remove(at);
+        let alone = self.live.get(&cmd.index()).and_then(|live| live.sqe);
+        self.forget_last();
         let fetch = self.live.get_mut(&cmd.index()).and_then(|live| live.fetch);
         let (len, by_value) = fetch.expect("fetching");
         let data = if by_value {
@@ -252,20 +321,35 @@ impl Engine {
         };
         self.target.handle_data(self.now, cmd, &data, ok);
         self.drain();
+        if let Some(sqe) = alone {
+            self.check_refusal(&sqe, |_| true);
+        }
+    }
+
+    /// The operation lies within its namespace as that is at the moment.
+    fn check_op(&self, device: DeviceKey, op: &IoOp) {
+        if let Some(range) = range_of(op) {
+            let size = self.sizes.get(&device.0).copied();
+            let size = size.expect("the namespace is there");
+            let end = u128::from(range.start.0) + u128::from(range.count.0);
+            assert!(
+                range.count.0 > 0 && end <= u128::from(size),
+                "{op:?} of {size}"
+            );
+        }
     }
 }
 
-fn check_op(op: &IoOp) {
+/// Blocks of an operation.
+fn range_of(op: &IoOp) -> Option<BlockRange> {
     match op {
-        IoOp::Flush => {}
+        IoOp::Flush => None,
         IoOp::Read { range }
         | IoOp::Write { range, .. }
         | IoOp::WriteZeroes { range, .. }
         | IoOp::Discard { range }
         | IoOp::Compare { range }
-        | IoOp::CompareAndWrite { range, .. } => {
-            assert!(range.count.0 > 0 && range.is_within(Blocks(BLOCKS)));
-        }
+        | IoOp::CompareAndWrite { range, .. } => Some(*range),
     }
 }
 
@@ -395,15 +479,8 @@ fn control(engine: &mut Engine, u: &mut Unstructured<'_>) -> Result<()> {
     let nsid = u.int_in_range(1..=3)?;
     match u.int_in_range(0..=4)? {
         0 => engine.add_namespace(nsid, None),
-        1 => {
-            let _ = engine.target.remove_namespace(engine.subsystem, nsid);
-        }
-        2 => {
-            let blocks = Blocks(u.int_in_range(1..=BLOCKS)?);
-            let _ = engine
-                .target
-                .resize_namespace(engine.subsystem, nsid, blocks);
-        }
+        1 => engine.remove_namespace(nsid),
+        2 => engine.resize_namespace(nsid, u.int_in_range(1..=BLOCKS)?),
         3 => {
             let hosts = if u.arbitrary()? {
                 AllowedHosts::Any
@@ -442,6 +519,7 @@ pub fn run(data: &[u8]) {
         }
     }
     engine.drain();
+    edges::probe(&mut engine);
     for qp in std::mem::take(&mut engine.queues) {
         engine.target.handle_disconnected(engine.now, qp);
     }

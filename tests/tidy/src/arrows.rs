@@ -105,7 +105,7 @@ pub const THIRD_PARTY: &[(&str, &str, &str)] = &[
     (
         "sdk",
         "rustix",
-        "maps the areas devices lend from, with the system's refusals as values",
+        "maps the areas devices lend their memory from",
     ),
     (
         "sdk",

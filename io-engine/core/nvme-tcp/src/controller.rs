@@ -4,22 +4,25 @@ use crate::Want;
 use crate::fault::{Fault, FaultKind};
 use crate::fetch::{Fetch, FetchTag, Progress};
 use crate::limits::{COMMANDS_MAX, TRANSFER_LEN_MAX, TX_BYTES_HIGH};
-use crate::link::{Link, Payload, terminated};
+use crate::link::{Link, Payload, Step, stream_methods, terminated};
 use crate::receive::{Arrived, Receive};
+use crate::stall::{Owed, StallWatch};
 use crate::state::{Phase, Role};
-use crate::transmit::{Chunks, DataToken, DigestOrder};
+use crate::transmit::DataToken;
+use nvme_spec::fabrics::ConnectCommand;
+use nvme_spec::opcode::{FABRICS, fabrics};
 use nvme_spec::{Cqe, Sqe, Status};
 use nvme_tcp_pdu::{
-    ADMIN_IN_CAPSULE_MAX, CapsuleCmd, CapsuleResp, CommonHeader, DIGEST_LEN, DataHeader, Digests,
-    FatalStatus, Flags, IcReq, IcResp, MAXH2CDATA_MIN, PduType, R2t, data_offset,
+    ADMIN_IN_CAPSULE_MAX, CapsuleCmd, CapsuleResp, CommonHeader, DataHeader, Digests, FatalStatus,
+    Flags, IcReq, IcResp, MAXH2CDATA_MIN, PduType, R2t, data_offset,
 };
 use std::time::{Duration, Instant};
 
 /// What a controller offers and tolerates on one connection.
 #[derive(Clone, Debug)]
 pub struct ControllerConfig {
-    /// In-capsule data of an I/O queue, in bytes. Before [`Controller::handle_established`] and on the admin queue the
-    /// limit is at least 8192.
+    /// In-capsule data of an I/O queue, in bytes. The admin queue takes 8192; a connection whose Connect is not answered,
+    /// the larger of both.
     pub in_capsule_max: u32,
     /// MAXH2CDATA: most data bytes of one H2CData PDU and of one R2T. At least 4096, a multiple of 4.
     pub maxh2cdata: u32,
@@ -30,8 +33,10 @@ pub struct ControllerConfig {
     /// Most commands outstanding, the size of the largest submission queue: 1 to 65536. A host that exceeds it is
     /// disconnected.
     pub commands_max: usize,
-    /// Time from accept to [`Controller::handle_established`].
+    /// Time from accept to the answer of a successful Connect.
     pub handshake_timeout: Duration,
+    /// Time a host may go without moving the bytes it owes, once it is connected; see [`Controller::handle_progress`].
+    pub progress_timeout: Duration,
 }
 
 impl Default for ControllerConfig {
@@ -43,6 +48,7 @@ impl Default for ControllerConfig {
             data_digest: true,
             commands_max: 128,
             handshake_timeout: Duration::from_secs(10),
+            progress_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -91,27 +97,22 @@ pub enum ControllerEvent {
 }
 
 /// What [`Controller::handle_header`] did.
+pub type ControllerStep = Step<ControllerEvent>;
+
+/// How the adaptor stands to the incoming stream when it calls [`Controller::handle_progress`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ControllerStep {
-    /// Bytes taken off the front; 0 if more are needed first (how many, `want` tells).
-    pub taken: usize,
-    /// What they meant.
-    pub event: Option<ControllerEvent>,
+pub enum Incoming {
+    /// It receives. This many bytes have arrived and were not taken.
+    Open(usize),
+    /// It does not receive, for want of memory: what does not arrive is not the host's fault.
+    Held,
 }
 
-impl ControllerStep {
-    const MORE: Self = Self {
-        taken: 0,
-        event: None,
-    };
-
-    #[inline]
-    const fn took(bytes: u32, event: Option<ControllerEvent>) -> Self {
-        Self {
-            taken: bytes as usize,
-            event,
-        }
-    }
+/// A Connect that is being answered.
+#[derive(Clone, Copy, Debug)]
+struct Connecting {
+    cid: u16,
+    qid: u16,
 }
 
 /// One TCP connection in controller role. See the crate's documentation for how it is driven.
@@ -128,12 +129,20 @@ pub struct Controller {
     capsule: Sqe,
     fetches: Vec<Fetch>,
     outstanding: usize,
+    connecting: Option<Connecting>,
+    /// Bytes R2Ts have asked for.
+    asked: u64,
+    /// Bytes that came for them, or need not come.
+    received: u64,
+    stalls: StallWatch,
 }
 
 /// Alignment asked of the host for its data, in bytes: the least, because the adaptor copies or places bytes anyway.
 const HOST_DATA_ALIGNMENT: u32 = 4;
 
 impl Controller {
+    stream_methods!(ControllerEvent);
+
     /// A connection just accepted.
     ///
     /// # Panics
@@ -150,6 +159,10 @@ impl Controller {
             capsule: Sqe::zeroed(),
             fetches: Vec::new(),
             outstanding: 0,
+            connecting: None,
+            asked: 0,
+            received: 0,
+            stalls: StallWatch::default(),
             config,
         }
     }
@@ -157,12 +170,10 @@ impl Controller {
     /// What the adaptor should receive next.
     #[inline]
     pub fn want(&self) -> Want<PayloadDst> {
-        match self.link.phase {
-            Phase::Initializing | Phase::Ready if self.is_congested() => Want::Congested,
-            Phase::Initializing | Phase::Ready => self.rx.want(),
-            Phase::Terminating => Want::Flush,
-            Phase::Closed => Want::Close,
+        if self.link.is_open() && self.is_congested() {
+            return Want::Congested;
         }
+        self.link.want(&self.rx)
     }
 
     /// Whether more is queued for the peer than it should be allowed to leave unread.
@@ -182,52 +193,37 @@ impl Controller {
         &self.capsule
     }
 
-    /// Takes a header, or a data digest, off the front of `bytes`, which holds what was received and not yet taken.
-    ///
-    /// Call it when [`Self::want`] says `Header`; at most one PDU's header is taken.
-    ///
-    /// # Errors
-    /// A [`Fault`] ends the connection; `want` says `Flush` or `Close` from there on.
-    pub fn handle_header(&mut self, now: Instant, bytes: &[u8]) -> Result<ControllerStep, Fault> {
-        if self.rx.is_at_digest() {
-            let Some(arrived) = self.rx.data_digest(bytes) else {
-                return Ok(ControllerStep::MORE);
-            };
-            let event = self.data_arrived(arrived);
-            return Ok(ControllerStep::took(DIGEST_LEN as u32, event));
-        }
-        self.header(bytes)
-            .inspect_err(|fault| self.link.fail(now, fault, bytes))
-    }
-
-    /// Takes data that the adaptor has placed where [`Self::want`] said: the next `placed.len()` bytes, at most as many
-    /// as were outstanding. The bytes are read only if data digests are used.
-    ///
-    /// # Panics
-    /// If no data is wanted, or less.
+    /// Whether the host owes bytes, or does not read: whether to look at its progress. `staged` bytes have arrived and were
+    /// not taken.
     #[inline]
-    pub fn handle_payload(&mut self, placed: &[u8]) -> Option<ControllerEvent> {
-        let arrived = self.rx.placed(placed)?;
-        self.data_arrived(arrived)
+    pub fn is_owed(&self, staged: usize) -> bool {
+        staged > 0
+            || self.asked > self.received
+            || self.rx.receiving().is_some()
+            || self.has_transmit()
     }
 
-    /// The connection belongs to a queue: ends the handshake deadline and sets the in-capsule data limit, in bytes.
-    pub fn handle_established(&mut self, in_capsule_max: u32) {
-        self.in_capsule_max = in_capsule_max.min(TRANSFER_LEN_MAX);
-        self.link.established();
-    }
-
-    /// When [`Self::handle_timeout`] is to be called.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.link.deadline
-    }
-
-    /// Acts on a deadline that has passed; does nothing before it.
+    /// Looks whether the host moves the bytes it owes. To be called every [`PROGRESS_LOOK`](crate::limits::PROGRESS_LOOK)
+    /// from when [`Self::is_owed`] says so until this answers false: nothing is owed. Time between looks counts up to
+    /// twice that period; the handshake has its own deadline and does not count.
     ///
     /// # Errors
-    /// [`FaultKind::HandshakeTimeout`] if the peer took too long; the connection is closed.
-    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), Fault> {
-        self.link.handle_timeout(now)
+    /// `CapsuleStalled`, `DataStalled` or `ReaderStalled` once nothing came for the progress timeout; the connection is
+    /// closed, without a terminate request, because no FES stands for it.
+    pub fn handle_progress(&mut self, now: Instant, incoming: Incoming) -> Result<bool, Fault> {
+        let owed = match (self.link.phase, self.link.deadline) {
+            (Phase::Terminating | Phase::Closed, _) => return Ok(false),
+            (Phase::Initializing | Phase::Ready, Some(_)) => return Ok(true),
+            (Phase::Initializing | Phase::Ready, None) => self.owed(incoming),
+        };
+        let timeout = self.config.progress_timeout;
+        match self.stalls.look(now, timeout, &owed) {
+            Ok(()) => Ok(!owed.is_nothing()),
+            Err(kind) => {
+                self.link.close();
+                Err(Fault::silent(kind))
+            }
+        }
     }
 
     /// Asks the host for the `len` bytes of command `cid`, under a free `tag` below `commands_max`. `Fetched` follows
@@ -265,16 +261,19 @@ impl Controller {
         }
         let fetch = &mut self.fetches[usize::from(tag.0)];
         assert!(!fetch.is_free() && !fetch.is_cancelled(), "tag not in use");
+        // The host need not send it any more.
+        self.received += u64::from(fetch.missing());
         let free = fetch.cancel();
         self.rx
             .redirect(PayloadDst::Fetch(tag), PayloadDst::Discard(tag));
         free
     }
 
-    /// Queues a completion. Does nothing once the connection has failed.
+    /// Queues a completion. Does nothing once the connection has failed. That of a successful Connect ends the handshake
+    /// deadline and sets the in-capsule data limit to the queue's.
     #[inline]
     pub fn submit_response(&mut self, cqe: &Cqe) {
-        self.outstanding = self.outstanding.saturating_sub(1);
+        self.answered(cqe);
         if self.link.phase == Phase::Ready {
             self.queue_response(cqe);
         }
@@ -298,39 +297,13 @@ impl Controller {
             self.submit_response(cqe);
             return false;
         }
-        self.outstanding = self.outstanding.saturating_sub(1);
+        self.answered(cqe);
         let omit = may_omit_response && cqe.status == Status::SUCCESS && cqe.result == 0;
         self.queue_data(cqe.cid, len, token, omit);
         if !omit {
             self.queue_response(cqe);
         }
         true
-    }
-
-    /// The next data digest to compute. All are to be answered before [`Self::transmit`].
-    #[inline]
-    pub fn poll_digest_order(&mut self) -> Option<DigestOrder> {
-        self.link.tx.poll_order()
-    }
-
-    /// The CRC32C of the range `order` named.
-    pub fn handle_digest(&mut self, order: DigestOrder, digest: u32) {
-        self.link.tx.handle_digest(order, digest);
-    }
-
-    /// Whether there is something to send.
-    #[inline]
-    pub fn has_transmit(&self) -> bool {
-        !self.link.tx.is_empty()
-    }
-
-    /// Everything queued, in stream order, for one gathered send.
-    ///
-    /// # Panics
-    /// If a digest order is open.
-    #[inline]
-    pub fn transmit(&self) -> Chunks<'_> {
-        self.link.tx.chunks()
     }
 
     /// The first `sent` bytes of [`Self::transmit`] are sent; `released` gets each token whose data is all gone.
@@ -384,6 +357,9 @@ impl Controller {
         }
         self.outstanding += 1;
         let CapsuleCmd { sqe } = CapsuleCmd::parse(bytes)?;
+        if sqe.opcode() == FABRICS {
+            self.note_connect(&sqe);
+        }
         if layout.data_len > 0 {
             self.capsule = sqe;
             self.rx.expect(PayloadDst::InCapsule, 0, layout);
@@ -463,7 +439,11 @@ impl Controller {
                     data_ok,
                 });
             }
-            PayloadDst::Fetch(tag) | PayloadDst::Discard(tag) => tag,
+            PayloadDst::Fetch(tag) => {
+                self.received += u64::from(len);
+                tag
+            }
+            PayloadDst::Discard(tag) => tag,
         };
         match self.fetches[usize::from(tag.0)].advance(len, data_ok) {
             Progress::Partial => None,
@@ -476,9 +456,58 @@ impl Controller {
         }
     }
 
+    fn note_connect(&mut self, sqe: &Sqe) {
+        // NVMe Base 2.0c §6.3: there is one Connect at a time, the first command of a queue; a refused one may be repeated.
+        if self.connecting.is_none() && sqe.fctype() == fabrics::CONNECT {
+            self.connecting = Some(Connecting {
+                cid: sqe.cid(),
+                qid: ConnectCommand::parse(sqe).qid,
+            });
+        }
+    }
+
+    /// A command is over.
+    #[inline]
+    fn answered(&mut self, cqe: &Cqe) {
+        self.outstanding = self.outstanding.saturating_sub(1);
+        let Some(connect) = self.connecting.take_if(|connect| connect.cid == cqe.cid) else {
+            return;
+        };
+        if cqe.status.is_success() {
+            // TCP Transport 1.0c §3.6.2.6: the admin queue takes 8192 bytes, whatever IOCCSZ says.
+            self.in_capsule_max = match connect.qid {
+                0 => ADMIN_IN_CAPSULE_MAX,
+                _ => self.config.in_capsule_max,
+            };
+            self.link.established();
+        }
+    }
+
+    fn owed(&self, incoming: Incoming) -> Owed {
+        let receiving = self.rx.receiving();
+        let (is_begun, placed_for) = match receiving {
+            Some((PayloadDst::InCapsule | PayloadDst::Discard(_), _)) => (true, None),
+            Some((PayloadDst::Fetch(tag), placed)) => (false, Some((tag, placed))),
+            None => (matches!(incoming, Incoming::Open(1..)), None),
+        };
+        let outstanding = self.fetches.iter().enumerate().filter_map(|(at, fetch)| {
+            let placed = placed_for.filter(|(tag, _)| usize::from(tag.0) == at);
+            fetch.outstanding(placed.map_or(0, |(_, placed)| placed))
+        });
+        Owed {
+            begun: is_begun.then(|| self.rx.parts()),
+            oldest: outstanding.min_by_key(|oldest| oldest.due),
+            asked: self.asked,
+            received: self.received + placed_for.map_or(0, |(_, placed)| u64::from(placed)),
+            sent: self.link.tx.sent(),
+            queued: self.link.tx.queued(),
+            is_open: incoming != Incoming::Held && !self.is_congested(),
+        }
+    }
+
     fn queue_r2t(&mut self, tag: FetchTag) {
         let fetch = &mut self.fetches[usize::from(tag.0)];
-        let (cccid, r2to, r2tl) = fetch.open_r2t(self.config.maxh2cdata);
+        let (cccid, r2to, r2tl) = fetch.open_r2t(self.config.maxh2cdata, &mut self.asked);
         let r2t = R2t {
             cccid,
             ttag: tag.0,

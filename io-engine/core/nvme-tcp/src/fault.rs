@@ -69,6 +69,12 @@ kinds! {
     PeerTerminated = "peer_terminated",
     /// The connection was not set up in time.
     HandshakeTimeout = "handshake_timeout",
+    /// A PDU that had begun did not arrive in time.
+    CapsuleStalled = "capsule_stalled",
+    /// Data that was asked for did not arrive in time.
+    DataStalled = "data_stalled",
+    /// The peer did not read what it asked for in time.
+    ReaderStalled = "reader_stalled",
 }
 
 impl Fault {

@@ -4,6 +4,7 @@
 //! exist that answer an R2T by one H2CData PDU of its whole length.
 
 use crate::fault::{Fault, FaultKind};
+use crate::stall::Oldest;
 use nvme_tcp_pdu::{DataHeader, FatalStatus, Flags};
 
 /// The adaptor's name for one fetch and its buffer: a dense index below
@@ -32,6 +33,8 @@ pub(crate) struct Fetch {
     next: u32,
     /// End of the outstanding R2T; equal to `next` when none is outstanding.
     end: u32,
+    /// Bytes all R2Ts had asked for when the outstanding one was the last.
+    due: u64,
 }
 
 /// What the arrival of data completed.
@@ -64,7 +67,21 @@ impl Fetch {
             len,
             next: 0,
             end: 0,
+            due: 0,
         }
+    }
+
+    /// Bytes the outstanding R2T still misses.
+    pub(crate) fn missing(&self) -> u32 {
+        self.end - self.next
+    }
+
+    /// The outstanding R2T, if its data is wanted. `placed` bytes of a PDU that is not complete belong to it.
+    pub(crate) fn outstanding(&self, placed: u32) -> Option<Oldest> {
+        (self.mode == Mode::Active && self.next < self.end).then(|| Oldest {
+            due: self.due,
+            missing: u64::from(self.missing().saturating_sub(placed)),
+        })
     }
 
     /// Stops the fetch; whether it is free at once.
@@ -77,10 +94,12 @@ impl Fetch {
         false
     }
 
-    /// Opens the next R2T of at most `limit` bytes: command, offset and length.
-    pub(crate) fn open_r2t(&mut self, limit: u32) -> (u16, u32, u32) {
+    /// Opens the next R2T of at most `limit` bytes: command, offset and length. `asked` is what all R2Ts asked for so far.
+    pub(crate) fn open_r2t(&mut self, limit: u32, asked: &mut u64) -> (u16, u32, u32) {
         let len = (self.len - self.next).min(limit);
         self.end = self.next + len;
+        *asked += u64::from(len);
+        self.due = *asked;
         (self.cid, self.next, len)
     }
 

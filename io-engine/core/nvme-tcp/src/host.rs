@@ -3,14 +3,14 @@
 use crate::Want;
 use crate::fault::{Fault, FaultKind};
 use crate::limits::{COMMANDS_MAX, TRANSFER_LEN_MAX};
-use crate::link::{Link, Payload, terminated};
+use crate::link::{Link, Payload, Step, stream_methods, terminated};
 use crate::receive::{Arrived, Receive};
 use crate::state::{Phase, Role};
-use crate::transmit::{Chunks, DataToken, DigestOrder};
+use crate::transmit::DataToken;
 use nvme_spec::{Cqe, Sgl, Sqe, Status};
 use nvme_tcp_pdu::{
-    CapsuleCmd, CapsuleResp, CommonHeader, DIGEST_LEN, DataHeader, Digests, FatalStatus, Flags,
-    IcReq, IcResp, PduType, R2t, data_offset,
+    CapsuleCmd, CapsuleResp, CommonHeader, DataHeader, Digests, FatalStatus, Flags, IcReq, IcResp,
+    PduType, R2t, data_offset,
 };
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -75,28 +75,7 @@ pub enum HostEvent {
 }
 
 /// What [`Host::handle_header`] did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct HostStep {
-    /// Bytes taken off the front; 0 if more are needed first (how many, `want` tells).
-    pub taken: usize,
-    /// What they meant.
-    pub event: Option<HostEvent>,
-}
-
-impl HostStep {
-    const MORE: Self = Self {
-        taken: 0,
-        event: None,
-    };
-
-    #[inline]
-    const fn took(bytes: u32, event: Option<HostEvent>) -> Self {
-        Self {
-            taken: bytes as usize,
-            event,
-        }
-    }
-}
+pub type HostStep = Step<HostEvent>;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum Mode {
@@ -145,6 +124,8 @@ pub struct Host {
 }
 
 impl Host {
+    stream_methods!(HostEvent);
+
     /// A connection just established, with ICReq queued.
     ///
     /// # Panics
@@ -179,59 +160,12 @@ impl Host {
     /// What the adaptor should receive next; a payload's destination is the command's buffer.
     #[inline]
     pub fn want(&self) -> Want<u16> {
-        match self.link.phase {
-            Phase::Initializing | Phase::Ready => self.rx.want(),
-            Phase::Terminating => Want::Flush,
-            Phase::Closed => Want::Close,
-        }
+        self.link.want(&self.rx)
     }
 
     /// Whether ICResp has arrived and the connection stands.
     pub fn is_ready(&self) -> bool {
         self.link.phase == Phase::Ready
-    }
-
-    /// Takes a header, or a data digest, off the front of `bytes`, which holds what was received and not yet taken.
-    ///
-    /// Call it when [`Self::want`] says `Header`; at most one PDU's header is taken.
-    ///
-    /// # Errors
-    /// A [`Fault`] ends the connection; `want` says `Flush` or `Close` from there on.
-    #[inline]
-    pub fn handle_header(&mut self, now: Instant, bytes: &[u8]) -> Result<HostStep, Fault> {
-        if self.rx.is_at_digest() {
-            let Some(arrived) = self.rx.data_digest(bytes) else {
-                return Ok(HostStep::MORE);
-            };
-            let event = self.data_arrived(arrived);
-            return Ok(HostStep::took(DIGEST_LEN as u32, event));
-        }
-        self.header(bytes)
-            .inspect_err(|fault| self.link.fail(now, fault, bytes))
-    }
-
-    /// Takes data that the adaptor has placed where [`Self::want`] said: the next `placed.len()` bytes, at most as many
-    /// as were outstanding. The bytes are read only if data digests are used.
-    ///
-    /// # Panics
-    /// If no data is wanted, or less.
-    #[inline]
-    pub fn handle_payload(&mut self, placed: &[u8]) -> Option<HostEvent> {
-        let arrived = self.rx.placed(placed)?;
-        self.data_arrived(arrived)
-    }
-
-    /// When [`Self::handle_timeout`] is to be called.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.link.deadline
-    }
-
-    /// Acts on a deadline that has passed; does nothing before it.
-    ///
-    /// # Errors
-    /// [`FaultKind::HandshakeTimeout`] if ICResp took too long; the connection is closed.
-    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), Fault> {
-        self.link.handle_timeout(now)
     }
 
     /// Queues a command under its command identifier, with PSDT and SGL set to what `data` means on this transport.
@@ -293,33 +227,7 @@ impl Host {
         true
     }
 
-    /// The next data digest to compute. All are to be answered before [`Self::transmit`].
-    #[inline]
-    pub fn poll_digest_order(&mut self) -> Option<DigestOrder> {
-        self.link.tx.poll_order()
-    }
-
-    /// The CRC32C of the range `order` named.
-    pub fn handle_digest(&mut self, order: DigestOrder, digest: u32) {
-        self.link.tx.handle_digest(order, digest);
-    }
-
-    /// Whether there is something to send.
-    #[inline]
-    pub fn has_transmit(&self) -> bool {
-        !self.link.tx.is_empty()
-    }
-
-    /// Everything queued, in stream order, for one gathered send. A data chunk's token is its command's identifier.
-    ///
-    /// # Panics
-    /// If a digest order is open.
-    #[inline]
-    pub fn transmit(&self) -> Chunks<'_> {
-        self.link.tx.chunks()
-    }
-
-    /// The first `sent` bytes of [`Self::transmit`] are sent. Completions that waited for it come by
+    /// The first `sent` bytes of [`Self::transmit`], whose data tokens are command identifiers, are sent. Completions that waited for it come by
     /// [`Self::poll_event`].
     ///
     /// # Panics

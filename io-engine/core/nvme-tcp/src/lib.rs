@@ -16,7 +16,8 @@
 //! - No byte of a peer causes a panic; every violation is a [`Fault`] and ends the connection.
 //! - No allocation per command once the queues have grown to the connection's depth.
 //! - Payload is named, never touched, but for its digest.
-//! - Nothing here knows the time, but for two deadlines: set-up, and delivery of the terminate request.
+//! - Time is an argument. It ends a connection for three things: set-up, delivery of the terminate request, and bytes owed
+//!   ([`Controller::handle_progress`]).
 //!
 //! Follows the NVM Express TCP Transport Specification, revision 1.0c.
 
@@ -29,13 +30,17 @@ mod host;
 pub mod limits;
 mod link;
 mod receive;
+mod stall;
 pub mod state;
 mod transmit;
 
-pub use controller::{Controller, ControllerConfig, ControllerEvent, ControllerStep, PayloadDst};
+pub use controller::{
+    Controller, ControllerConfig, ControllerEvent, ControllerStep, Incoming, PayloadDst,
+};
 pub use fault::{Fault, FaultKind};
 pub use fetch::FetchTag;
 pub use host::{CommandData, Host, HostConfig, HostEvent, HostStep};
+pub use link::Step;
 pub use nvme_tcp_pdu::{Digest, Digests, FatalStatus, crc32c};
 pub use transmit::{Chunk, Chunks, DataToken, DigestOrder};
 

@@ -1,13 +1,119 @@
-//! What both roles have in common: phase, agreed digests, outgoing stream, deadline, and how a connection ends.
+//! What both roles have in common: phase, agreed digests, outgoing stream, deadline, how a connection ends, and the part of
+//! their interface that is the same ([`stream_methods`]).
 
+use crate::Want;
 use crate::fault::{Fault, FaultKind};
 use crate::limits::TERMINATE_TIMEOUT;
+use crate::receive::Receive;
 use crate::state::{self, Phase, Refusal, Role};
 use crate::transmit::{DataToken, Transmit};
 use nvme_tcp_pdu::{
     CommonHeader, DataHeader, Digests, FatalStatus, Flags, PduType, TermReq, crc32c,
 };
 use std::time::Instant;
+
+/// What taking a header did; `E` is the role's event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Step<E> {
+    /// Bytes taken off the front; 0 if more are needed first (how many, `want` tells).
+    pub taken: usize,
+    /// What they meant.
+    pub event: Option<E>,
+}
+
+impl<E> Step<E> {
+    pub(crate) const MORE: Self = Self {
+        taken: 0,
+        event: None,
+    };
+
+    #[inline]
+    pub(crate) fn took(bytes: u32, event: Option<E>) -> Self {
+        Self {
+            taken: bytes as usize,
+            event,
+        }
+    }
+}
+
+/// The methods of a role that are the same for both, over its `link` and `rx`, its `header` and `data_arrived`.
+macro_rules! stream_methods {
+    ($event:ty) => {
+        /// Takes a header, or a data digest, off the front of `bytes`, which holds what was received and not yet taken.
+        ///
+        /// Call it when [`Self::want`] says `Header`; at most one PDU's header is taken.
+        ///
+        /// # Errors
+        /// A [`Fault`] ends the connection; `want` says `Flush` or `Close` from there on.
+        #[inline]
+        pub fn handle_header(
+            &mut self,
+            now: Instant,
+            bytes: &[u8],
+        ) -> Result<crate::Step<$event>, Fault> {
+            if self.rx.is_at_digest() {
+                let Some(arrived) = self.rx.data_digest(bytes) else {
+                    return Ok(crate::Step::MORE);
+                };
+                let event = self.data_arrived(arrived);
+                return Ok(crate::Step::took(nvme_tcp_pdu::DIGEST_LEN as u32, event));
+            }
+            self.header(bytes)
+                .inspect_err(|fault| self.link.fail(now, fault, bytes))
+        }
+
+        /// Takes data that the adaptor has placed where [`Self::want`] said: the next `placed.len()` bytes, at most as
+        /// many as were outstanding. The bytes are read only if data digests are used.
+        ///
+        /// # Panics
+        /// If no data is wanted, or less.
+        #[inline]
+        pub fn handle_payload(&mut self, placed: &[u8]) -> Option<$event> {
+            let arrived = self.rx.placed(placed)?;
+            self.data_arrived(arrived)
+        }
+
+        /// When [`Self::handle_timeout`] is to be called.
+        pub fn poll_timeout(&self) -> Option<Instant> {
+            self.link.deadline
+        }
+
+        /// Acts on a deadline that has passed; does nothing before it.
+        ///
+        /// # Errors
+        /// [`FaultKind::HandshakeTimeout`] if the peer took too long to set the connection up; it is closed.
+        pub fn handle_timeout(&mut self, now: Instant) -> Result<(), Fault> {
+            self.link.handle_timeout(now)
+        }
+
+        /// The next data digest to compute. All are to be answered before [`Self::transmit`].
+        #[inline]
+        pub fn poll_digest_order(&mut self) -> Option<crate::DigestOrder> {
+            self.link.tx.poll_order()
+        }
+
+        /// The CRC32C of the range `order` named.
+        pub fn handle_digest(&mut self, order: crate::DigestOrder, digest: u32) {
+            self.link.tx.handle_digest(order, digest);
+        }
+
+        /// Whether there is something to send.
+        #[inline]
+        pub fn has_transmit(&self) -> bool {
+            !self.link.tx.is_empty()
+        }
+
+        /// Everything queued, in stream order, for one gathered send. What a data chunk's token names, the role says.
+        ///
+        /// # Panics
+        /// If a digest order is open.
+        #[inline]
+        pub fn transmit(&self) -> crate::Chunks<'_> {
+            self.link.tx.chunks()
+        }
+    };
+}
+pub(crate) use stream_methods;
 
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -26,6 +132,25 @@ impl Link {
             digests: Digests::default(),
             tx: Transmit::with_capacity(1024, 32),
             deadline: Some(deadline),
+        }
+    }
+
+    /// Whether PDUs are received.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        match self.phase {
+            Phase::Initializing | Phase::Ready => true,
+            Phase::Terminating | Phase::Closed => false,
+        }
+    }
+
+    /// What to receive next: what `rx` needs, as long as the connection takes anything.
+    #[inline]
+    pub(crate) fn want<D: Copy + PartialEq>(&self, rx: &Receive<D>) -> Want<D> {
+        match self.phase {
+            Phase::Initializing | Phase::Ready => rx.want(),
+            Phase::Terminating => Want::Flush,
+            Phase::Closed => Want::Close,
         }
     }
 

@@ -11,6 +11,8 @@ pub(crate) struct Receive<D> {
     header_want: usize,
     /// Data of the PDU whose header was handled last, if it has any.
     payload: Option<Payload<D>>,
+    /// Headers, and data with its digest, that are complete; grows.
+    parts: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +38,19 @@ impl<D: Copy + PartialEq> Receive<D> {
         Self {
             header_want: CommonHeader::LEN,
             payload: None,
+            parts: 0,
         }
+    }
+
+    /// Headers, and data with its digest, that are complete.
+    pub(crate) fn parts(&self) -> u64 {
+        self.parts
+    }
+
+    /// Where the data being received goes, and bytes of its PDU placed so far.
+    pub(crate) fn receiving(&self) -> Option<(D, u32)> {
+        let payload = self.payload.as_ref()?;
+        Some((payload.dst, payload.total - payload.remaining))
     }
 
     #[inline]
@@ -86,6 +100,7 @@ impl<D: Copy + PartialEq> Receive<D> {
             }
         }
         self.header_want = CommonHeader::LEN;
+        self.parts += 1;
         Ok(Some(layout))
     }
 
@@ -144,6 +159,7 @@ impl<D: Copy + PartialEq> Receive<D> {
             data_ok: true,
         };
         self.payload = None;
+        self.parts += 1;
         Some(arrived)
     }
 
@@ -151,6 +167,7 @@ impl<D: Copy + PartialEq> Receive<D> {
     pub(crate) fn data_digest(&mut self, bytes: &[u8]) -> Option<Arrived<D>> {
         let received = u32::from_le_bytes(*bytes.first_chunk()?);
         let payload = self.payload.take()?;
+        self.parts += 1;
         assert!(payload.remaining == 0, "data was wanted, not a header");
         Some(Arrived {
             dst: payload.dst,

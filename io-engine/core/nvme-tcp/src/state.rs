@@ -6,7 +6,8 @@
 //! | `Initializing`, `Ready` | a terminate request from the peer | `Closed` |
 //! | `Initializing`, `Ready` | any PDU the table below refuses, or any other fault | `Terminating` |
 //! | `Initializing` | handshake deadline | `Closed` |
-//! | `Ready` | handshake deadline without `handle_established` | `Closed` |
+//! | `Ready` | handshake deadline without a successful Connect | `Closed` |
+//! | `Ready` | bytes owed for longer than the progress timeout | `Closed` |
 //! | `Terminating` | the terminate request is sent, or its deadline | `Closed` |
 //!
 //! [`next`] is the part of the table that depends on a PDU; the rest has one source state each and lives with the

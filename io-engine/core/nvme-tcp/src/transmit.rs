@@ -62,6 +62,8 @@ pub(crate) struct Transmit {
     /// Orders handed out by `poll_order` and not answered.
     orders_open: usize,
     ranges: usize,
+    /// Bytes sent since the connection began.
+    sent: u64,
 }
 
 impl Transmit {
@@ -161,6 +163,7 @@ impl Transmit {
     /// Takes `sent` bytes off the front, reporting the token of each range they completed.
     #[inline]
     pub(crate) fn handle_sent(&mut self, mut sent: usize, mut released: impl FnMut(DataToken)) {
+        self.sent += sent as u64;
         while sent > 0 {
             let Some(front) = self.segments.front_mut() else {
                 panic!("more bytes sent than were queued");
@@ -209,6 +212,20 @@ impl Transmit {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.segments.is_empty()
+    }
+
+    /// Bytes sent since the connection began.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Unsent bytes, headers and data.
+    pub(crate) fn queued(&self) -> u64 {
+        let data = |segment: &Segment| match segment {
+            Segment::Bytes(len) => *len as u64,
+            Segment::Data { len, .. } => u64::from(*len),
+        };
+        self.segments.iter().map(data).sum()
     }
 
     /// Unsent header bytes.

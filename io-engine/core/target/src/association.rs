@@ -123,10 +123,11 @@ impl Target {
             }
         }
         self.announce(index, ControllerEventKind::Disconnected);
-        if let Some(controller) = self.controllers.remove(index)
-            && let Some(subsystem) = self.subsystems.get_mut(controller.subsystem)
-        {
-            subsystem.controllers.retain(|other| *other != index);
+        if let Some(controller) = self.controllers.remove(index) {
+            self.hosts.remove_controller(controller.host.index);
+            if let Some(subsystem) = self.subsystems.get_mut(controller.subsystem) {
+                subsystem.controllers.retain(|other| *other != index);
+            }
         }
     }
 
@@ -156,6 +157,9 @@ impl Target {
     /// names the controller to be told of the former.
     fn shut(&mut self, q: u32, drain: Option<(u32, u32)>) {
         let qpair = &mut self.qpairs[q];
+        if matches!(qpair.role, Role::Admin | Role::Io) {
+            self.hosts.remove_queue(qpair.host);
+        }
         qpair.role = Role::Closing;
         let stats = core::mem::take(&mut qpair.stats);
         let owner = qpair.controller;

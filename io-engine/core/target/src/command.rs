@@ -77,6 +77,8 @@ pub(crate) struct Command {
     pub(crate) generation: u32,
     /// Queue pair, [`NONE`] once the connection is gone.
     pub(crate) qp: u32,
+    /// Host the slot is charged to in [`crate::hosts::Hosts`], [`NONE`] for a Connect.
+    pub(crate) host: u32,
     prev: u32,
     next: u32,
     pub(crate) cid: u16,
@@ -186,6 +188,7 @@ impl Commands {
         self.used += 1;
         let slot = &mut self.slots[index as usize];
         slot.qp = qp;
+        slot.host = NONE;
         slot.prev = NONE;
         slot.next = head;
         slot.cid = cid;
@@ -282,6 +285,7 @@ impl Command {
         Self {
             generation: 0,
             qp: NONE,
+            host: NONE,
             prev: NONE,
             next: NONE,
             cid: 0,

@@ -14,6 +14,12 @@ pub struct TargetConfig {
     pub controllers_max: u32,
     /// Queue pairs (connections) at once; a connection beyond is disconnected at once.
     pub qpairs_max: u32,
+    /// Controllers one host (host NQN) may have over all subsystems, at least 1; a Connect beyond is answered Connect
+    /// Controller Busy.
+    pub host_controllers_max: u32,
+    /// Connected queues, admin queues included, one host (host NQN) may have over all subsystems, at least 1; a Connect
+    /// beyond is answered Connect Controller Busy.
+    pub host_qpairs_max: u32,
     /// I/O queues one controller may have, 1 to [`crate::limits::IO_QUEUES_MAX`].
     pub io_queues_per_controller: u16,
     /// Entries of an I/O queue, 16 to [`crate::limits::QUEUE_DEPTH_MAX`] (CAP.MQES).
@@ -48,6 +54,8 @@ impl Default for TargetConfig {
             subsystems_max: 1024,
             controllers_max: 1024,
             qpairs_max: 4096,
+            host_controllers_max: 512,
+            host_qpairs_max: 2048,
             io_queues_per_controller: 32,
             queue_depth: 128,
             mdts_bytes: 1 << 20,

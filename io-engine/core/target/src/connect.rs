@@ -20,8 +20,26 @@ use crate::subsystem::Kind;
 use crate::target::{InCapsule, Target, is_connect};
 use crate::{CmdId, limits};
 
+/// Connect commands refused since start, by reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RefusedConnects {
+    /// A field of the command or its data is wrong, or no reactor has the subsystem.
+    pub invalid: u64,
+    /// The host is not on the subsystem's allow list.
+    pub host_not_allowed: u64,
+    /// The target or the subsystem has no room for another controller.
+    pub controllers_full: u64,
+    /// The host has [`crate::TargetConfig::host_controllers_max`] controllers.
+    pub host_controllers_full: u64,
+    /// The host has [`crate::TargetConfig::host_qpairs_max`] connected queues.
+    pub host_qpairs_full: u64,
+}
+
 /// Why a Connect is refused: a status, and for Connect Invalid Parameters the place.
 type Refusal = (Status, u64);
+
+/// No controller for this host at present; it may try again (Base 2.0c §6.3, figure 386).
+const BUSY: Refusal = (Status::CONNECT_CONTROLLER_BUSY, 0);
 
 const CONNECT_LEN: u32 = ConnectData::LEN as u32;
 
@@ -109,6 +127,12 @@ impl Target {
                 }
             }
         };
+        if refusal.0 == Status::CONNECT_INVALID_HOST.dnr() {
+            self.refused.host_not_allowed += 1;
+        } else if refusal != BUSY {
+            // What is busy is counted where it was found: several limits answer that.
+            self.refused.invalid += 1;
+        }
         self.answer(q, sqe.cid(), refusal.0, refusal.1, ReplyData::None);
         None
     }
@@ -159,13 +183,8 @@ impl Target {
         data: &ConnectData,
     ) -> Option<CmdId> {
         let Some(index) = self.allocate(q, sqe, State::Routing) else {
-            self.answer(
-                q,
-                sqe.cid(),
-                Status::CONNECT_CONTROLLER_BUSY,
-                0,
-                ReplyData::None,
-            );
+            self.refused.controllers_full += 1;
+            self.answer(q, sqe.cid(), BUSY.0, BUSY.1, ReplyData::None);
             return None;
         };
         let connect = Box::new(UnroutedConnect {
@@ -189,12 +208,13 @@ impl Target {
             return;
         }
         let (status, result) = invalid(InvalidParameter::Data(ConnectData::SUBNQN_OFFSET));
+        self.refused.invalid += 1;
         self.finish_with(index, status, result, ReplyData::None);
     }
 
     /// Whether the host may have a controller of the subsystem on these terms.
     fn check_admin(
-        &self,
+        &mut self,
         subsystem: u32,
         command: &ConnectCommand,
         data: &ConnectData,
@@ -214,7 +234,23 @@ impl Target {
             return Err((Status::KEEP_ALIVE_TIMEOUT_INVALID.dnr(), place.result()));
         }
         if self.controllers.is_full() {
-            return Err((Status::CONNECT_CONTROLLER_BUSY, 0));
+            self.refused.controllers_full += 1;
+            return Err(BUSY);
+        }
+        let (controllers, _) = self.hosts.held(data.hostnqn().unwrap_or_default());
+        if controllers >= self.config.host_controllers_max {
+            self.refused.host_controllers_full += 1;
+            return Err(BUSY);
+        }
+        self.check_host_queues(data)
+    }
+
+    /// Whether the host may have one more connected queue.
+    fn check_host_queues(&mut self, data: &ConnectData) -> Result<(), Refusal> {
+        let (_, queues) = self.hosts.held(data.hostnqn().unwrap_or_default());
+        if queues >= self.config.host_qpairs_max {
+            self.refused.host_qpairs_full += 1;
+            return Err(BUSY);
         }
         Ok(())
     }
@@ -237,11 +273,17 @@ impl Target {
                 .any(|index| self.controllers[*index].cntlid == cntlid)
         };
         let Some(cntlid) = subsystem.cntlids.first_free(in_use) else {
-            return Err((Status::CONNECT_CONTROLLER_BUSY, 0));
+            self.refused.controllers_full += 1;
+            return Err(BUSY);
+        };
+        let Some(host_index) = self.hosts.add_controller(hostnqn) else {
+            self.refused.controllers_full += 1;
+            return Err(BUSY);
         };
         let host = Host {
             nqn: hostnqn.to_owned(),
             id: data.host_id,
+            index: host_index,
         };
         let keep_alive = KeepAlive::new(
             self.config.granted_kato_ms(command.kato_ms),
@@ -273,13 +315,13 @@ impl Target {
             stats: IoStats::default(),
             created: now,
         };
-        let Ok((index, _)) = self.controllers.insert(controller) else {
-            return Err((Status::CONNECT_CONTROLLER_BUSY, 0));
-        };
+        let inserted = self.controllers.insert(controller);
+        let (index, _) = inserted.expect("room was checked, and nothing came in between");
         subsystem.controllers.push(index);
         let qpair = &mut self.qpairs[q];
         qpair.role = Role::Admin;
         qpair.controller = index;
+        qpair.host = host_index;
         qpair.subsystem = subsystem_index;
         if let Some(deadline) = deadline {
             self.arm(deadline);
@@ -295,6 +337,7 @@ impl Target {
         command: &ConnectCommand,
         data: &ConnectData,
     ) -> Result<u16, Refusal> {
+        self.check_host_queues(data)?;
         let subsystem = &self.subsystems[subsystem_index];
         if subsystem.kind == Kind::Discovery {
             // §3.1.2.3: discovery controllers have no I/O queues.
@@ -329,10 +372,13 @@ impl Target {
             return Err((Status::COMMAND_SEQUENCE_ERROR.dnr(), 0));
         }
         controller.io_qps[slot] = q;
+        let host = controller.host.index;
+        self.hosts.add_queue(host);
         let qpair = &mut self.qpairs[q];
         qpair.role = Role::Io;
         qpair.qid = command.qid;
         qpair.controller = index;
+        qpair.host = host;
         qpair.subsystem = subsystem_index;
         Ok(data.cntlid)
     }
@@ -342,6 +388,8 @@ impl Target {
         let qpair = &mut self.qpairs[q];
         qpair.entries = command.queue_entries;
         qpair.flow_control = !command.sq_flow_control_disabled;
+        let qp = self.qpair_id(q);
+        self.outputs.push_back(Output::Associated { qp });
         let result = ConnectResult {
             cntlid,
             auth_required: false,

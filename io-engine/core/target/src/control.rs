@@ -8,7 +8,7 @@ use units::Blocks;
 use crate::config::{AllowedHosts, ConfigError, NamespaceConfig, SubsystemConfig};
 use crate::output::DisconnectReason;
 use crate::subsystem::{Kind, Subsystem, check_hosts, check_size};
-use crate::target::Target;
+use crate::target::{DISCOVERY_SUBSYSTEM, Target};
 use crate::{DeviceKey, QpairId, SubsystemId};
 
 /// A connected host, for listings.
@@ -171,8 +171,16 @@ impl Target {
     /// # Errors
     /// [`ConfigError::SubsystemUnknown`].
     pub fn controllers(&self, id: SubsystemId) -> Result<Vec<ControllerInfo>, ConfigError> {
-        let index = self.check_subsystem(id)?;
-        Ok(self.subsystems[index]
+        Ok(self.controllers_of(self.check_subsystem(id)?))
+    }
+
+    /// Hosts connected to the discovery subsystem.
+    pub fn discovery_controllers(&self) -> Vec<ControllerInfo> {
+        self.controllers_of(DISCOVERY_SUBSYSTEM)
+    }
+
+    fn controllers_of(&self, subsystem: u32) -> Vec<ControllerInfo> {
+        self.subsystems[subsystem]
             .controllers
             .iter()
             .map(|index| {
@@ -188,7 +196,7 @@ impl Target {
                     created: controller.created,
                 }
             })
-            .collect())
+            .collect()
     }
 
     fn check_subsystem(&self, id: SubsystemId) -> Result<u32, ConfigError> {

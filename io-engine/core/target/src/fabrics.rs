@@ -38,8 +38,9 @@ impl Target {
             (CRTO, Some(4)) => u64::from(connect::CRTO),
             // §3.1.3.6: NSSR reads as 0; the reset itself is not supported (CAP.NSSRS is 0).
             (NSSR, Some(4)) => 0,
-            // §6.5: anything else, or another width, is an invalid field.
-            _ => return self.refuse(q, sqe, Status::INVALID_FIELD.dnr()),
+            // §6.5: anything else, or another width, is an invalid field. Without Do Not Retry: hosts' tools walk the
+            // whole property space and take exactly this status for "not here" (nvme-cli up to 2.x compares it whole).
+            _ => return self.refuse(q, sqe, Status::INVALID_FIELD),
         };
         self.answer(q, sqe.cid(), Status::SUCCESS, value, ReplyData::None);
     }

@@ -32,6 +32,7 @@ mod discovery;
 mod events;
 mod fabrics;
 mod features;
+mod hosts;
 mod identify;
 mod ids;
 mod io;
@@ -49,6 +50,7 @@ pub use config::{
     AllowedHosts, ConfigError, DiscoveredSubsystem, NamespaceCapabilities, NamespaceConfig,
     SubsystemConfig, TargetConfig, TransportFacts,
 };
+pub use connect::RefusedConnects;
 pub use control::ControllerInfo;
 pub use ids::{CmdId, DeviceKey, PersistToken, QpairId, SubsystemId};
 pub use listing::CommandOrigin;

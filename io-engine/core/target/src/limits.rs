@@ -56,7 +56,18 @@ pub const DISCOVERY_ENTRIES_MAX: usize = 4096;
 pub const CONNECT_TIMEOUT_MS: u64 = 10_000;
 /// Keep alive granularity, in milliseconds (Identify controller KAS is in units of 100 ms).
 pub const KEEP_ALIVE_GRANULARITY_MS: u32 = 100;
-/// How long a disconnected admin queue's I/O connections may linger before their command slots are only the engine's.
+/// Times the command slots still free a host may hold: one host alone gets three quarters of them, two get three sevenths
+/// each, and so on; a command beyond is answered Command Interrupted.
+pub const HOST_SLOTS_PER_FREE: u32 = 3;
+/// One part in this many of the command slots is not for connections without Connect, whose peer may keep the data of its
+/// Connect to itself; it is answered Command Interrupted.
+pub const CONNECT_RESERVE_DIVISOR: u32 = 8;
+/// Bytes of replies of the target's own (identify, logs) waiting to be taken by the engine; a log page beyond is answered
+/// Command Interrupted.
+pub const REPLY_BYTES_MAX: usize = 32 << 20;
+/// Admin command slots a host may hold beyond that, so that it can still abort what it has in flight.
+pub const HOST_ADMIN_SLOTS: u32 = ADMIN_RESERVE / 4;
+/// Bytes of an NQN (Base 2.0c §4.5).
 pub const NQN_BYTES_MAX: usize = 223;
 
 const _: () = assert!(PAYLOAD_READ_MAX <= ADMIN_IN_CAPSULE_BYTES);
@@ -65,5 +76,6 @@ const _: () = assert!(DSM_RANGES_MAX * 16 <= PAYLOAD_READ_MAX);
 const _: () = assert!(MDTS_BYTES_MIN.is_power_of_two() && MDTS_BYTES_MAX.is_power_of_two());
 const _: () = assert!(MDTS_BYTES_MIN >= PAYLOAD_READ_MAX);
 const _: () = assert!(ADMIN_RESERVE < COMMANDS_MAX);
+const _: () = assert!(REPLY_BYTES_MAX > MDTS_BYTES_MAX as usize);
 const _: () = assert!(CHANGED_NAMESPACES_MAX >= NAMESPACES_MAX as usize);
 const _: () = assert!(QUEUE_DEPTH_MAX >= ADMIN_QUEUE_DEPTH_MAX);

@@ -62,6 +62,9 @@ impl Target {
         let Some(tail) = usize::try_from(offset).ok().and_then(|at| page.get(at..)) else {
             return self.refuse(q, sqe, Status::INVALID_FIELD.dnr());
         };
+        if self.reply_bytes + bytes as usize > limits::REPLY_BYTES_MAX {
+            return self.refuse(q, sqe, Status::COMMAND_INTERRUPTED.with_crd(1));
+        }
         let mut out = vec![0; bytes as usize];
         let len = tail.len().min(out.len());
         out[..len].copy_from_slice(&tail[..len]);

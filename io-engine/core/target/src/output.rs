@@ -61,6 +61,12 @@ pub enum Output {
         /// Why, for log and metrics.
         reason: DisconnectReason,
     },
+    /// A connection became a queue of a host's controller; [`crate::Target::describe`] says whose. Comes before the answer
+    /// to its Connect, once a connection.
+    Associated {
+        /// Connection.
+        qp: QpairId,
+    },
     /// A Connect named a subsystem this target does not have. Either move the connection to the subsystem's home
     /// ([`crate::Target::handle_disconnected`] here, [`crate::Target::replay_connect`] there) or call
     /// [`crate::Target::refuse_connect`].

@@ -71,6 +71,8 @@ pub(crate) struct Qpair {
     pub(crate) outstanding: u32,
     pub(crate) subsystem: u32,
     pub(crate) controller: u32,
+    /// Its host in [`crate::hosts::Hosts`], [`NONE`] before Connect.
+    pub(crate) host: u32,
     /// Head of the list of its commands.
     pub(crate) first: u32,
     pub(crate) fused: Fused,
@@ -92,6 +94,7 @@ impl Qpair {
             outstanding: 0,
             subsystem: NONE,
             controller: NONE,
+            host: NONE,
             first: NONE,
             fused: Fused::Idle,
             access: AccessCache {

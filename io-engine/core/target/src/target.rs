@@ -8,8 +8,10 @@ use nvme_spec::{Cqe, Sqe, Status, discovery, opcode};
 
 use crate::command::{Commands, Extra, NONE, State};
 use crate::config::{ConfigError, TargetConfig, TransportFacts};
+use crate::connect::RefusedConnects;
 use crate::controller::Controller;
 use crate::discovery::Discovery;
+use crate::hosts::Hosts;
 use crate::output::{DisconnectReason, IoError, Output, ReplyData, UnroutedConnect};
 use crate::qpair::{Qpair, Role};
 use crate::reservation::Persists;
@@ -46,7 +48,11 @@ pub struct Target {
     pub(crate) controllers: Slab<Controller>,
     pub(crate) qpairs: Slab<Qpair>,
     pub(crate) commands: Commands,
+    pub(crate) hosts: Hosts,
+    pub(crate) refused: RefusedConnects,
     pub(crate) outputs: VecDeque<Output>,
+    /// Bytes of replies in `outputs`.
+    pub(crate) reply_bytes: usize,
     pub(crate) discovery: Discovery,
     pub(crate) persists: Persists,
     /// Source of namespace and access epochs; 0 is never one.
@@ -69,6 +75,8 @@ impl Target {
         let limits_ok = (1..=limits::SUBSYSTEMS_MAX).contains(&config.subsystems_max)
             && (1..=limits::CONTROLLERS_MAX).contains(&config.controllers_max)
             && (1..=limits::QPAIRS_MAX).contains(&config.qpairs_max)
+            && config.host_controllers_max > 0
+            && config.host_qpairs_max > 0
             && (1..=limits::IO_QUEUES_MAX).contains(&config.io_queues_per_controller)
             && (16..=limits::QUEUE_DEPTH_MAX).contains(&config.queue_depth)
             && config.mdts_bytes.is_power_of_two()
@@ -91,7 +99,11 @@ impl Target {
             controllers: Slab::new(config.controllers_max),
             qpairs: Slab::new(config.qpairs_max),
             commands: Commands::new(config.commands_max),
+            // A host holds a controller or a command at least.
+            hosts: Hosts::new(config.controllers_max + config.commands_max),
+            refused: RefusedConnects::default(),
             outputs: VecDeque::new(),
+            reply_bytes: 0,
             discovery: Discovery::default(),
             persists: Persists::default(),
             last_epoch: 0,
@@ -235,6 +247,13 @@ impl Target {
     #[inline]
     pub fn poll_output(&mut self) -> Option<Output> {
         let output = self.outputs.pop_front();
+        if let Some(Output::Respond {
+            data: ReplyData::Bytes(bytes),
+            ..
+        }) = &output
+        {
+            self.reply_bytes -= bytes.len();
+        }
         if let Some(Output::Respond { cmd: Some(cmd), .. } | Output::Release { cmd }) = output {
             self.commands.free(cmd.index);
         }
@@ -255,6 +274,16 @@ impl Target {
     /// Connections.
     pub fn qpairs(&self) -> usize {
         self.qpairs.len()
+    }
+
+    /// Hosts with a connected queue, or with a command that outlived its connection.
+    pub fn hosts(&self) -> usize {
+        self.hosts.len()
+    }
+
+    /// Connect commands refused since start.
+    pub fn refused_connects(&self) -> RefusedConnects {
+        self.refused
     }
 
     /// Log id of a subsystem's host connection: `(subsystem NQN, host NQN, controller id, queue id)`, once connected.
@@ -287,19 +316,28 @@ impl Target {
     #[inline]
     pub(crate) fn allocate(&mut self, q: u32, sqe: &Sqe, state: State) -> Option<u32> {
         let qpair = &mut self.qpairs[q];
-        let reserve = if qpair.role == Role::Io {
-            limits::ADMIN_RESERVE
-        } else {
-            0
+        let (reserve, extra) = match qpair.role {
+            Role::Io => (limits::ADMIN_RESERVE, 0),
+            Role::Admin | Role::Closing => (0, limits::HOST_ADMIN_SLOTS),
+            // Peers that are nobody's host so far leave a part to those who are.
+            Role::Fresh(_) => (
+                self.config.commands_max / limits::CONNECT_RESERVE_DIVISOR,
+                0,
+            ),
         };
-        if self.commands.room() <= reserve {
+        let room = self.commands.room();
+        let free = room.saturating_sub(limits::ADMIN_RESERVE);
+        if room <= reserve || !self.hosts.may_add_command(qpair.host, free, extra) {
             return None;
         }
         let index = self
             .commands
             .insert(q, qpair.first, sqe.cid(), sqe.opcode())?;
         qpair.first = index;
-        self.commands[index].state = state;
+        let command = &mut self.commands[index];
+        command.state = state;
+        command.host = qpair.host;
+        self.hosts.add_command(qpair.host);
         Some(index)
     }
 
@@ -354,6 +392,13 @@ impl Target {
         self.respond(q, None, sqe.cid(), status, 0, ReplyData::None);
     }
 
+    /// Ends an unlinked command.
+    #[inline]
+    fn end_command(&mut self, index: u32) {
+        self.hosts.remove_command(self.commands[index].host);
+        self.commands.end(index);
+    }
+
     /// Ends command `index` with a response.
     #[inline]
     pub(crate) fn finish(&mut self, index: u32, status: Status, data: ReplyData) {
@@ -371,7 +416,7 @@ impl Target {
         }
         let head = self.commands.unlink(index, self.qpairs[q].first);
         self.qpairs[q].first = head;
-        self.commands.end(index);
+        self.end_command(index);
         self.respond(q, Some(id), cid, status, result, data);
         if watched {
             self.handle_ended(id);
@@ -391,6 +436,9 @@ impl Target {
         let generation = self.qpairs.generation(q);
         let qpair = &mut self.qpairs[q];
         let sqhd = qpair.advance();
+        if let ReplyData::Bytes(bytes) = &data {
+            self.reply_bytes += bytes.len();
+        }
         let success_flag_allowed = status.is_success()
             && result == 0
             && (!qpair.flow_control || self.config.success_flag_with_flow_control);
@@ -419,7 +467,7 @@ impl Target {
         let watched = command.watched;
         let extra = command.extra.take();
         let joined = command.partner;
-        self.commands.end(index);
+        self.end_command(index);
         self.outputs.push_back(Output::Release { cmd: id });
         if joined != NONE && self.commands[joined].state == State::FusedJoined {
             self.release(joined);

@@ -1,5 +1,7 @@
 //! The tree of the configuration file: every key optional, unknown keys refused.
 
+use std::fs::File;
+use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -7,8 +9,8 @@ use serde::Deserialize;
 
 use crate::error::{ConfigError, ConfigErrorKind};
 use crate::limits::{
-    ArenaMib, Connections, DeadlineS, GRPC_PORT, KeepAliveS, LoadTimeoutS, NVMF_PORT, QueueDepth,
-    Queues, SlowMs, SpinUs,
+    ArenaMib, Connections, DeadlineS, FILE_BYTES_MAX, GRPC_PORT, KeepAliveS, LoadTimeoutS,
+    NVMF_PORT, PerHost, ProgressS, QueueDepth, Queues, SlowMs, SpinUs,
 };
 use crate::listen::Listen;
 use crate::values::{
@@ -60,12 +62,15 @@ pub(crate) struct NvmfFile {
     pub(crate) listen: Option<Vec<Listen<NVMF_PORT>>>,
     pub(crate) advertise: Option<IpAddr>,
     pub(crate) connections_max: Option<Connections>,
+    pub(crate) host_connections_max: Option<PerHost>,
+    pub(crate) host_controllers_max: Option<PerHost>,
     pub(crate) queues_max: Option<Queues>,
     pub(crate) queue_depth_max: Option<QueueDepth>,
     pub(crate) in_capsule_bytes: Option<InCapsuleBytes>,
     pub(crate) transfer_kib_max: Option<TransferKib>,
     pub(crate) keep_alive_s_min: Option<KeepAliveS>,
     pub(crate) keep_alive_s_max: Option<KeepAliveS>,
+    pub(crate) progress_timeout_s: Option<ProgressS>,
     pub(crate) tcp_congestion: Option<Congestion>,
     pub(crate) header_digest: Option<bool>,
     pub(crate) data_digest: Option<bool>,
@@ -123,18 +128,52 @@ pub struct DeclaredDevice {
 
 /// Reads and checks the file at `path`.
 pub(crate) fn read(path: &Path) -> Result<FileTree, ConfigError> {
-    let place = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let place = match path.as_os_str().is_empty() {
+        true => "command line: --config".to_owned(),
+        false => path.display().to_string(),
+    };
+    let unreadable = |place: &str, problem: String| {
         let fix = "give a readable file with --config FILE, or leave the flag out";
         let kind = ConfigErrorKind::Unreadable;
-        ConfigError::new(
-            kind,
-            &place,
-            "",
-            format!("cannot be read ({}); {fix}", plain(&error)),
-        )
+        ConfigError::new(kind, place, "", format!("{problem}; {fix}"))
+    };
+    let bytes = read_regular(path).map_err(|problem| unreadable(&place, problem))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let place = format!("{place}:{}", line_of(before));
+        let problem = "is not UTF-8 text; save the file as UTF-8";
+        ConfigError::new(ConfigErrorKind::Syntax, place, "", problem)
     })?;
     parse(&place, &text)
+}
+
+/// Contents of a regular file of bounded size: anything else (a FIFO, a terminal, `/dev/zero`) might never end.
+fn read_regular(path: &Path) -> Result<Vec<u8>, String> {
+    let failed = |error: std::io::Error| format!("cannot be read ({})", plain(&error));
+    let facts = std::fs::metadata(path).map_err(failed)?;
+    if facts.is_dir() {
+        return Err("is a directory".to_owned());
+    }
+    if !facts.is_file() {
+        return Err("is not a regular file".to_owned());
+    }
+    if facts.len() > FILE_BYTES_MAX {
+        let most = FILE_BYTES_MAX >> 20;
+        return Err(format!(
+            "has {} bytes, more than the {most} MiB of a configuration file",
+            facts.len()
+        ));
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(FILE_BYTES_MAX)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    Ok(bytes)
+}
+
+fn line_of(before: &[u8]) -> usize {
+    before.iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
 /// The operating system's words without its error number.
@@ -178,9 +217,30 @@ pub(crate) fn parse(place: &str, text: &str) -> Result<FileTree, ConfigError> {
                 let problem = format!("unknown key; the keys here are {known}");
                 ConfigError::new(ConfigErrorKind::UnknownKey, place, key, problem)
             }
-            None => ConfigError::new(ConfigErrorKind::BadValue, place, path, message),
+            None => {
+                let problem = in_toml_words(message, &path);
+                ConfigError::new(ConfigErrorKind::BadValue, place, path, problem)
+            }
         }
     })
+}
+
+/// What the deserialiser says, in the words of the file format, with what to write.
+fn in_toml_words(message: &str, path: &str) -> String {
+    let message = message
+        .replace("invalid type: map", "this is a table")
+        .replace("invalid type: ", "this is the ")
+        .replace("expected a string", "expected text in quotes")
+        .replace(
+            "expected a sequence",
+            "expected a list, e.g. [\"a\", \"b\"]",
+        )
+        .replace("expected a boolean", "expected true or false");
+    match message.strip_prefix("missing field `") {
+        Some(rest) => format!("has no {}; add it", rest.trim_end_matches('`')),
+        None if path == "device" => format!("{message}; each device is a section [[device]]"),
+        None => message,
+    }
 }
 
 /// `place` with the line of `error`.
@@ -188,8 +248,7 @@ fn at(place: &str, text: &str, error: &toml::de::Error) -> String {
     match error.span() {
         Some(span) => {
             let before = &text.as_bytes()[..span.start.min(text.len())];
-            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-            format!("{place}:{line}")
+            format!("{place}:{}", line_of(before))
         }
         None => place.to_owned(),
     }

@@ -37,7 +37,8 @@ pub use values::{
 };
 
 use limits::{
-    ArenaMib, Connections, DeadlineS, KeepAliveS, LoadTimeoutS, QueueDepth, Queues, SlowMs, SpinUs,
+    ArenaMib, Connections, DeadlineS, KeepAliveS, LoadTimeoutS, PerHost, ProgressS, QueueDepth,
+    Queues, SlowMs, SpinUs,
 };
 
 /// Exit status of the daemon for every [`ConfigError`].
@@ -99,6 +100,10 @@ pub struct Nvmf {
     pub advertise: Option<IpAddr>,
     /// Connections of all hosts on one reactor.
     pub connections_max: Connections,
+    /// Connections of one host on one reactor; not above `connections_max`.
+    pub host_connections_max: PerHost,
+    /// Controllers of one host on one reactor.
+    pub host_controllers_max: PerHost,
     /// I/O queues a controller.
     pub queues_max: Queues,
     /// Entries a queue.
@@ -111,8 +116,12 @@ pub struct Nvmf {
     pub keep_alive_s_min: KeepAliveS,
     /// Longer keep-alive timeouts are refused; a host that asks for none gets none.
     pub keep_alive_s_max: KeepAliveS,
+    /// A host that moves none of the bytes it owes for this long is disconnected.
+    pub progress_timeout_s: ProgressS,
     /// TCP congestion control of accepted connections; `None` leaves the system's.
     pub tcp_congestion: Option<Congestion>,
+    /// Where `tcp_congestion` came from.
+    pub tcp_congestion_origin: Origin,
     /// Offer header digests.
     pub header_digest: bool,
     /// Offer data digests.
@@ -193,6 +202,36 @@ impl Config {
             (Origin::File(_) | Origin::Default(_), Some(file)) => file.display().to_string(),
             (Origin::File(_) | Origin::Default(_), None) => "built-in configuration".to_owned(),
         }
+    }
+
+    /// Checks `devices` by `check`, which says what is wrong with a device and how to mend it.
+    ///
+    /// # Errors
+    /// `BadValue` about the first device refused.
+    pub fn check_devices(
+        &self,
+        check: impl Fn(&DeclaredDevice) -> Result<(), String>,
+    ) -> Result<(), ConfigError> {
+        let place = self.place(&Origin::File("device"));
+        for (index, device) in self.devices.iter().enumerate() {
+            check(device).map_err(|problem| {
+                let key = format!("device[{index}]");
+                ConfigError::new(ConfigErrorKind::BadValue, &place, key, problem)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The error of a congestion control the kernel does not give; `problem` ends with the fix.
+    pub fn congestion_error(&self, problem: impl Into<String>) -> ConfigError {
+        let origin = &self.nvmf.tcp_congestion_origin;
+        let place = self.place(origin);
+        ConfigError::new(
+            ConfigErrorKind::BadValue,
+            place,
+            origin.to_string(),
+            problem,
+        )
     }
 
     /// The error of an address that could not be listened on; `flag` is the flag that changes it.

@@ -10,12 +10,16 @@ pub type SpinUs = Bounded<0, 1_000>;
 pub type ArenaMib = Bounded<8, 65_536>;
 /// Connections of all hosts on one reactor; a further one is closed at accept.
 pub type Connections = Bounded<1, 65_535>;
+/// Connections, or controllers, of one host on one reactor; a further one is refused.
+pub type PerHost = Bounded<1, 65_535>;
 /// I/O queues of one controller; Set Features (Number of Queues) answers at most this.
 pub type Queues = Bounded<1, 128>;
 /// Entries of one queue (MQES + 1).
 pub type QueueDepth = Bounded<16, 4_096>;
 /// Seconds of a keep-alive timeout.
 pub type KeepAliveS = Bounded<1, 3_600>;
+/// Seconds a host may go without moving the bytes it owes. Below 5 a few lost packets would already cost a connection.
+pub type ProgressS = Bounded<5, 3_600>;
 /// Milliseconds after which a command is logged as slow. 0 logs none.
 pub type SlowMs = Bounded<0, 60_000>;
 /// Seconds a device has to answer one operation.
@@ -30,6 +34,10 @@ pub const SPIN_US: SpinUs = SpinUs::new_const(50);
 pub const ARENA_MIB: ArenaMib = ArenaMib::new_const(64);
 /// Default of `nvmf.connections_max`.
 pub const CONNECTIONS: Connections = Connections::new_const(4_096);
+/// Default of `nvmf.host_controllers_max`: more volumes than a node uses, fewer than would fill the tables.
+pub const HOST_CONTROLLERS: PerHost = PerHost::new_const(512);
+/// Default of `nvmf.host_connections_max`: one part in this many of `nvmf.connections_max`.
+pub const HOST_CONNECTIONS_DIVISOR: u32 = 2;
 /// Default of `nvmf.queues_max`.
 pub const QUEUES: Queues = Queues::new_const(32);
 /// Default of `nvmf.queue_depth_max`: what the Linux host asks for.
@@ -38,6 +46,8 @@ pub const QUEUE_DEPTH: QueueDepth = QueueDepth::new_const(128);
 pub const KEEP_ALIVE_S_MIN: KeepAliveS = KeepAliveS::new_const(1);
 /// Default of `nvmf.keep_alive_s_max`: the association timeout of the system we must be able to replace.
 pub const KEEP_ALIVE_S_MAX: KeepAliveS = KeepAliveS::new_const(120);
+/// Default of `nvmf.progress_timeout_s`: the I/O timeout of a Linux host, which gives up its command by then.
+pub const PROGRESS_S: ProgressS = ProgressS::new_const(30);
 /// Default of `io.slow_io_ms`.
 pub const SLOW_MS: SlowMs = SlowMs::new_const(1_000);
 /// Default of `io.device_deadline_s`.
@@ -64,6 +74,10 @@ pub const CONGESTION_NAME_LEN_MAX: usize = 15;
 pub const LISTENERS_MAX: usize = 16;
 /// Most reactors.
 pub const REACTORS_MAX: usize = 256;
+/// CPU numbers are below this, as many as a process can be bound to.
+pub const CPUS_MAX: u32 = 4_096;
+/// Largest configuration file, in bytes; a larger one is refused.
+pub const FILE_BYTES_MAX: u64 = 4 << 20;
 /// Longest node name.
 pub const NODE_NAME_LEN_MAX: usize = 128;
 

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use crate::environment::Environment;
 use crate::error::{ConfigError, ConfigErrorKind};
 use crate::file::{FileTree, MemoryFile, NvmfFile, PluginsFile, ReactorsFile};
-use crate::limits::{self, GRPC_PORT, NVMF_PORT};
+use crate::limits::{self, Connections, GRPC_PORT, KeepAliveS, NVMF_PORT, PerHost};
 use crate::listen::{Listen, Origin, select_interface};
 use crate::values::{CpuList, NodeName};
 use crate::{Config, Io, ListenAddress, Log, Memory, Nvmf, Plugins, Reactors};
@@ -83,7 +83,7 @@ pub(crate) fn merge(
     });
     Ok(Config {
         node_name: node_name(tree.node_name, flags, environment)?,
-        state_dir: state_dir(tree.state_dir, flags, environment)?,
+        state_dir: state_dir(tree.state_dir, flags, environment, &place)?,
         nvmf: nvmf(tree.nvmf, flags, environment, &place)?,
         grpc: grpc(tree.grpc.listen, flags)?,
         metrics,
@@ -133,8 +133,19 @@ fn state_dir(
     file: Option<PathBuf>,
     flags: &Overrides,
     environment: &Environment,
+    place: &str,
 ) -> Result<PathBuf, ConfigError> {
-    if let Some(dir) = flags.state_dir.clone().or(file) {
+    let given = match (&flags.state_dir, file) {
+        (Some(dir), _) => Some((dir.clone(), "command line", "--state-dir")),
+        (None, Some(dir)) => Some((dir, place, "state_dir")),
+        (None, None) => None,
+    };
+    if let Some((dir, place, key)) = given {
+        if dir.as_os_str().is_empty() {
+            let problem = "is empty; name a directory, or leave it out for the default one";
+            let kind = ConfigErrorKind::BadValue;
+            return Err(ConfigError::new(kind, place, key, problem));
+        }
         return Ok(dir);
     }
     if environment.is_root {
@@ -285,55 +296,24 @@ fn nvmf(
     environment: &Environment,
     place: &str,
 ) -> Result<Nvmf, ConfigError> {
-    let from_flag = match flags.interface.as_ref() {
-        Some(selector) => Some(("-T", selector)),
-        None => environment
-            .target_interface
-            .as_ref()
-            .map(|selector| ("NVMF_TGT_IFACE", selector)),
-    };
-    let interface: Option<(&'static str, IpAddr)> = match from_flag {
-        Some((flag, selector)) => {
-            let ip = select_interface(selector, &environment.interfaces);
-            Some((
-                flag,
-                ip.map_err(|problem| ConfigError::flag(flag, problem))?,
-            ))
-        }
-        None => None,
-    };
+    let (keep_alive_s_min, keep_alive_s_max) = keep_alive(&file, place)?;
+    let interface = interface(flags, environment)?;
     let listen = nvmf_listen(file.listen, flags, interface, place)?;
-    let keep_alive_s_min = file.keep_alive_s_min.unwrap_or(limits::KEEP_ALIVE_S_MIN);
-    let keep_alive_s_max = file.keep_alive_s_max.unwrap_or(limits::KEEP_ALIVE_S_MAX);
-    if keep_alive_s_min > keep_alive_s_max {
-        let problem = format!(
-            "{} is above nvmf.keep_alive_s_max ({}); lower it",
-            keep_alive_s_min.get(),
-            keep_alive_s_max.get()
-        );
-        let kind = ConfigErrorKind::BadValue;
-        return Err(ConfigError::new(
-            kind,
-            place,
-            "nvmf.keep_alive_s_min",
-            problem,
-        ));
-    }
-    let pod_ip = environment.pod_ip.as_deref().map(str::parse).transpose();
-    let pod_ip = pod_ip.map_err(|_| {
-        let problem = "is not an IP address; set it to one, or unset it";
-        ConfigError::new(
-            ConfigErrorKind::BadValue,
-            "environment",
-            "MY_POD_IP",
-            problem,
-        )
-    })?;
+    let connections_max = file.connections_max.unwrap_or(limits::CONNECTIONS);
+    let pod_ip = pod_ip(environment)?;
     let advertise = file.advertise.or(interface.map(|(_, ip)| ip)).or(pod_ip);
     Ok(Nvmf {
         listen,
         advertise,
-        connections_max: file.connections_max.unwrap_or(limits::CONNECTIONS),
+        connections_max,
+        host_connections_max: host_connections_max(
+            file.host_connections_max,
+            connections_max,
+            place,
+        )?,
+        host_controllers_max: file
+            .host_controllers_max
+            .unwrap_or(limits::HOST_CONTROLLERS),
         queues_max: file.queues_max.unwrap_or(limits::QUEUES),
         queue_depth_max: file.queue_depth_max.unwrap_or(limits::QUEUE_DEPTH),
         in_capsule_bytes: file
@@ -342,10 +322,84 @@ fn nvmf(
         transfer_kib_max: file.transfer_kib_max.unwrap_or(crate::TransferKib::DEFAULT),
         keep_alive_s_min,
         keep_alive_s_max,
+        progress_timeout_s: file.progress_timeout_s.unwrap_or(limits::PROGRESS_S),
+        tcp_congestion_origin: match (&flags.tcp_congestion, &file.tcp_congestion) {
+            (Some(_), _) => Origin::Flag("--tcp-congestion"),
+            (None, Some(_)) => Origin::File("nvmf.tcp_congestion"),
+            (None, None) => Origin::Default("nvmf.tcp_congestion"),
+        },
         tcp_congestion: flag("--tcp-congestion", &flags.tcp_congestion)?.or(file.tcp_congestion),
         header_digest: file.header_digest.unwrap_or(true),
         data_digest: file.data_digest.unwrap_or(true),
     })
+}
+
+/// The address of the interface to listen on, and the setting that names it.
+fn interface(
+    flags: &Overrides,
+    environment: &Environment,
+) -> Result<Option<(&'static str, IpAddr)>, ConfigError> {
+    let from_flag = flags.interface.as_ref().map(|selector| ("-T", selector));
+    let from_environment = environment.target_interface.as_ref();
+    let named = from_flag.or(from_environment.map(|selector| ("NVMF_TGT_IFACE", selector)));
+    let Some((flag, selector)) = named else {
+        return Ok(None);
+    };
+    select_interface(selector, &environment.interfaces)
+        .map(|ip| Some((flag, ip)))
+        .map_err(|problem| ConfigError::flag(flag, problem))
+}
+
+/// Shortest and longest keep-alive timeout.
+fn keep_alive(file: &NvmfFile, place: &str) -> Result<(KeepAliveS, KeepAliveS), ConfigError> {
+    let min = file.keep_alive_s_min.unwrap_or(limits::KEEP_ALIVE_S_MIN);
+    let max = file.keep_alive_s_max.unwrap_or(limits::KEEP_ALIVE_S_MAX);
+    if min <= max {
+        return Ok((min, max));
+    }
+    let problem = format!(
+        "{} is above nvmf.keep_alive_s_max ({}); lower it",
+        min.get(),
+        max.get()
+    );
+    let kind = ConfigErrorKind::BadValue;
+    Err(ConfigError::new(
+        kind,
+        place,
+        "nvmf.keep_alive_s_min",
+        problem,
+    ))
+}
+
+fn pod_ip(environment: &Environment) -> Result<Option<IpAddr>, ConfigError> {
+    let parsed = environment.pod_ip.as_deref().map(str::parse).transpose();
+    parsed.map_err(|_| {
+        let problem = "is not an IP address; set it to one, or unset it";
+        let kind = ConfigErrorKind::BadValue;
+        ConfigError::new(kind, "environment", "MY_POD_IP", problem)
+    })
+}
+
+/// Half of the connections, so that one host leaves room for others, unless the file says otherwise.
+fn host_connections_max(
+    file: Option<PerHost>,
+    all: Connections,
+    place: &str,
+) -> Result<PerHost, ConfigError> {
+    let Some(max) = file else {
+        let share = all.get().div_ceil(limits::HOST_CONNECTIONS_DIVISOR);
+        return Ok(PerHost::new(share.into()).expect("at least 1, and below the limit of all"));
+    };
+    if max.get() > all.get() {
+        let problem = format!(
+            "{} is above nvmf.connections_max ({}); lower it",
+            max.get(),
+            all.get()
+        );
+        let (kind, key) = (ConfigErrorKind::BadValue, "nvmf.host_connections_max");
+        return Err(ConfigError::new(kind, place, key, problem));
+    }
+    Ok(max)
 }
 
 fn nvmf_listen(

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use crate::limits;
 use crate::{Config, ConfigErrorKind, Driver, Environment, LogStyle, Origin, Overrides};
 
 #[test]
@@ -37,12 +38,15 @@ fn every_key_arrives() {
         listen = ["127.0.0.1:4420", "[::1]"]
         advertise = "10.0.0.7"
         connections_max = 10
+        host_connections_max = 7
+        host_controllers_max = 3
         queues_max = 4
         queue_depth_max = 64
         in_capsule_bytes = 8192
         transfer_kib_max = 128
         keep_alive_s_min = 2
         keep_alive_s_max = 60
+        progress_timeout_s = 12
         tcp_congestion = "reno"
         header_digest = false
         data_digest = false
@@ -74,6 +78,9 @@ fn every_key_arrives() {
     assert_eq!(listen, ["127.0.0.1:4420", "[::1]:8420"]);
     assert_eq!(config.nvmf.transfer_kib_max.bytes(), 131_072);
     assert_eq!(config.nvmf.in_capsule_bytes.get(), 8_192);
+    assert_eq!(config.nvmf.host_connections_max.get(), 7);
+    assert_eq!(config.nvmf.host_controllers_max.get(), 3);
+    assert_eq!(config.nvmf.progress_timeout_s.get(), 12);
     assert_eq!(
         config.nvmf.tcp_congestion.as_ref().unwrap().as_str(),
         "reno"
@@ -137,8 +144,9 @@ fn golden_lines_of_refused_files() {
     for (text, line) in [
         (
             "[nvmf]\nlisten = [\"[::]:8420\"]\nport = 1\n",
-            "FILE:3: nvmf.port: unknown key; the keys here are listen, advertise, connections_max, queues_max, \
-             queue_depth_max, in_capsule_bytes, transfer_kib_max, keep_alive_s_min, keep_alive_s_max, tcp_congestion, header_digest, data_digest",
+            "FILE:3: nvmf.port: unknown key; the keys here are listen, advertise, connections_max, host_connections_max, \
+             host_controllers_max, queues_max, \
+             queue_depth_max, in_capsule_bytes, transfer_kib_max, keep_alive_s_min, keep_alive_s_max, progress_timeout_s, tcp_congestion, header_digest, data_digest",
         ),
         (
             "nvme = 1\n",
@@ -154,12 +162,28 @@ fn golden_lines_of_refused_files() {
             "FILE:2: reactors.spin_us_max: 5000 is out of range; give a number from 0 to 1000",
         ),
         (
+            "[nvmf]\nprogress_timeout_s = 4\n",
+            "FILE:2: nvmf.progress_timeout_s: 4 is out of range; give a number from 5 to 3600",
+        ),
+        (
             "[memory]\narena_mib = -1\n",
             "FILE:2: memory.arena_mib: -1 is out of range; give a number from 8 to 65536",
         ),
         (
             "[memory]\narena_mib = \"64\"\n",
-            "FILE:2: memory.arena_mib: invalid type: string \"64\", expected a number from 8 to 65536",
+            "FILE:2: memory.arena_mib: this is the string \"64\", expected a number from 8 to 65536",
+        ),
+        (
+            "node_name = 5\n",
+            "FILE:1: node_name: this is the integer `5`, expected text in quotes",
+        ),
+        (
+            "[device]\nuri = \"malloc:///m\"\n",
+            "FILE:1: device: this is a table, expected a list, e.g. [\"a\", \"b\"]; each device is a section [[device]]",
+        ),
+        (
+            "[[device]]\nshare = true\n",
+            "FILE:1: device[0]: has no uri; add it",
         ),
         (
             "[reactors]\ndriver = \"spdk\"\n",
@@ -167,7 +191,23 @@ fn golden_lines_of_refused_files() {
         ),
         (
             "[reactors]\ncpus = \"2-1\"\n",
-            "FILE:2: reactors.cpus: '2-1' is not a CPU list; write e.g. 1,2,10-20",
+            "FILE:2: reactors.cpus: '2-1' runs backwards; write 1-2",
+        ),
+        (
+            "[reactors]\ncpus = \"0-900\"\n",
+            "FILE:2: reactors.cpus: '0-900' names 901 CPUs; name 1 to 256, one for each reactor",
+        ),
+        (
+            "[reactors]\ncpus = \"0-4294967295\"\n",
+            "FILE:2: reactors.cpus: there is no CPU 4294967295; CPUs are numbered from 0 to at most 4095",
+        ),
+        (
+            "[reactors]\ncpus = \"0;1\"\n",
+            "FILE:2: reactors.cpus: '0;1' is not a CPU list; write e.g. 1,2,10-20",
+        ),
+        (
+            "state_dir = \"\"\n",
+            "FILE: state_dir: is empty; name a directory, or leave it out for the default one",
         ),
         (
             "[reactors]\ncpus = \"9\"\n",
@@ -185,6 +225,10 @@ fn golden_lines_of_refused_files() {
         (
             "[nvmf]\ntransfer_kib_max = 96\n",
             "FILE:2: nvmf.transfer_kib_max: 96 is not acceptable; give a power of two from 4 to 1024",
+        ),
+        (
+            "[nvmf]\nconnections_max = 10\nhost_connections_max = 11\n",
+            "FILE: nvmf.host_connections_max: 11 is above nvmf.connections_max (10); lower it",
         ),
         (
             "[nvmf]\nkeep_alive_s_min = 60\nkeep_alive_s_max = 30\n",
@@ -237,6 +281,77 @@ fn a_missing_file_is_refused_by_name() {
         "/nonexistent/x.toml: cannot be read (No such file or directory); give a readable file with --config FILE, \
          or leave the flag out"
     );
+}
+
+#[test]
+fn what_is_no_file_of_text_is_refused_without_being_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let odd = dir.path().join("odd");
+    std::fs::write(&odd, b"node_name = \"n1\"\nstate_dir = \"\xff\"\n").unwrap();
+    let large = dir.path().join("large");
+    let file = std::fs::File::create(&large).unwrap();
+    file.set_len(limits::FILE_BYTES_MAX + 1).unwrap();
+    let looped = dir.path().join("loop");
+    std::os::unix::fs::symlink(&looped, &looped).unwrap();
+    let place = |path: &Path| path.display().to_string();
+    for (path, start) in [
+        (
+            Path::new("/dev/zero"),
+            "/dev/zero: is not a regular file; ".to_owned(),
+        ),
+        (
+            dir.path(),
+            format!("{}: is a directory; ", place(dir.path())),
+        ),
+        (
+            &large,
+            format!("{}: has 4194305 bytes, more than the 4 MiB ", place(&large)),
+        ),
+        (&looped, format!("{}: cannot be read (", place(&looped))),
+        (&odd, format!("{}:2: is not UTF-8 text; ", place(&odd))),
+        (
+            Path::new(""),
+            "command line: --config: cannot be read (".to_owned(),
+        ),
+    ] {
+        let flags = Overrides {
+            config: Some(path.to_owned()),
+            ..Overrides::default()
+        };
+        let line = Config::load(&flags, &environment())
+            .unwrap_err()
+            .to_string();
+        assert!(line.starts_with(&start), "{line}");
+    }
+}
+
+#[test]
+fn a_congestion_control_or_a_device_found_wrong_later_names_file_and_key() {
+    let text =
+        "[nvmf]\ntcp_congestion = \"fast\"\n[[device]]\nuri = \"a\"\n[[device]]\nuri = \"b\"\n";
+    let config = load(text).unwrap();
+    let file = config.file.as_ref().unwrap().display().to_string();
+    assert_eq!(
+        config.congestion_error("not there; use reno").to_string(),
+        format!("{file}: nvmf.tcp_congestion: not there; use reno")
+    );
+    let check = |device: &crate::DeclaredDevice| match device.uri.as_str() {
+        "b" => Err("has no scheme; write one".to_owned()),
+        _ => Ok(()),
+    };
+    let error = config.check_devices(check).unwrap_err();
+    assert_eq!(error.kind(), ConfigErrorKind::BadValue);
+    assert_eq!(
+        error.to_string(),
+        format!("{file}: device[1]: has no scheme; write one")
+    );
+    let flags = Overrides {
+        tcp_congestion: Some("fast".into()),
+        ..Overrides::default()
+    };
+    let config = Config::load(&flags, &environment()).unwrap();
+    let line = config.congestion_error("not there").to_string();
+    assert_eq!(line, "command line: --tcp-congestion: not there");
 }
 
 #[test]
@@ -440,4 +555,13 @@ fn refusal(text: &str) -> String {
     error
         .to_string()
         .replace(&file.path().display().to_string(), "FILE")
+}
+
+#[test]
+fn a_host_may_have_half_of_the_connections_unless_told_otherwise() {
+    let host = |text: &str| load(text).unwrap().nvmf.host_connections_max.get();
+    assert_eq!(host(""), 2048);
+    assert_eq!(host("[nvmf]\nconnections_max = 7\n"), 4);
+    assert_eq!(host("[nvmf]\nconnections_max = 1\n"), 1);
+    assert_eq!(host("[nvmf]\nhost_connections_max = 4096\n"), 4096);
 }

@@ -152,18 +152,30 @@ impl FromStr for CpuList {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let bad = || format!("'{text}' is not a CPU list; write e.g. 1,2,10-20");
-        let mut cpus = Vec::new();
+        let mut cpus: Vec<u32> = Vec::new();
         for part in text.split(',').map(str::trim) {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
             let first: u32 = first.trim().parse().map_err(|_| bad())?;
             let last: u32 = last.trim().parse().map_err(|_| bad())?;
+            if first > last {
+                return Err(format!("'{part}' runs backwards; write {last}-{first}"));
+            }
             // Bounded before it is expanded: a range is text an operator may mistype.
-            if first > last || last >= 4_096 {
-                return Err(bad());
+            if last >= limits::CPUS_MAX {
+                let most = limits::CPUS_MAX - 1;
+                return Err(format!(
+                    "there is no CPU {last}; CPUs are numbered from 0 to at most {most}"
+                ));
             }
             cpus.extend(first..=last);
         }
-        Self::new(cpus).ok_or_else(bad)
+        cpus.sort_unstable();
+        cpus.dedup();
+        let count = cpus.len();
+        let most = limits::REACTORS_MAX;
+        Self::new(cpus).ok_or_else(|| {
+            format!("'{text}' names {count} CPUs; name 1 to {most}, one for each reactor")
+        })
     }
 }
 from_text!(CpuList);

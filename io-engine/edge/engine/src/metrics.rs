@@ -4,10 +4,12 @@
 
 use std::fmt::{Display, Write};
 
-use crate::control::Engine;
+use nvme_spec::nqn::DISCOVERY_NQN;
+
 use crate::control::dataplane::ReactorStats;
-use crate::control::stats::{BUCKETS, OpKind, OpStats, bucket_bound_ns};
+use crate::control::stats::{BUCKETS, CountedOp, IoStats, OpStats, bucket_bound_ns};
 use crate::control::usage;
+use crate::control::{Engine, ObjectStats};
 
 /// Content type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -49,7 +51,7 @@ async fn objects(page: &mut Page, engine: &Engine) {
     page.family(
         "io_engine_device_online",
         "gauge",
-        "1 if the device is open, 0 if it is faulted.",
+        "1 if the device does I/O, 0 if it did not open or was lost since.",
     );
     for bdev in engine.bdevs() {
         page.sample(
@@ -59,9 +61,20 @@ async fn objects(page: &mut Page, engine: &Engine) {
         );
     }
     page.family(
+        "io_engine_device_offline",
+        "gauge",
+        "1 for each device that does no I/O: it did not open, or was lost since. The reason says why and what to do.",
+    );
+    for bdev in engine.bdevs() {
+        if let Some(reason) = &bdev.fault {
+            let labels = [("device", bdev.name.as_str()), ("reason", reason.as_str())];
+            page.sample("io_engine_device_offline", &labels, 1);
+        }
+    }
+    page.family(
         "io_engine_device_size_bytes",
         "gauge",
-        "Size of the device; 0 while it is faulted.",
+        "Size of the device; 0 if it was not opened since the start.",
     );
     for bdev in engine.bdevs() {
         let bytes = bdev.blocks.saturating_mul(bdev.block_size.into());
@@ -72,6 +85,7 @@ async fn objects(page: &mut Page, engine: &Engine) {
         );
     }
     let stats = engine.io_stats().await;
+    device_troubles(page, &stats);
     for kind in ["device", "subsystem"] {
         let of_kind = || stats.iter().filter(|object| object.kind == kind);
         let counters: [Column<OpStats>; 3] = [
@@ -89,27 +103,67 @@ async fn objects(page: &mut Page, engine: &Engine) {
             let name = format!("io_engine_{kind}_{suffix}");
             page.family(&name, "counter", help);
             for object in of_kind() {
-                for op in OpKind::ALL {
+                for op in CountedOp::ALL {
                     let labels = [(kind, object.name.as_str()), ("operation", op.name())];
                     page.sample(&name, &labels, value(object.stats.of(op)));
                 }
             }
         }
-        let name = format!("io_engine_{kind}_latency_seconds");
-        page.family(
-            &name,
-            "histogram",
-            "Time from receiving a command to its completion.",
-        );
-        for object in of_kind() {
-            // An operation nobody used has no latencies worth 25 lines.
-            for op in OpKind::ALL
-                .into_iter()
-                .filter(|op| object.stats.of(*op).ops > 0)
-            {
-                let labels = [(kind, object.name.as_str()), ("operation", op.name())];
-                page.histogram(&name, &labels, object.stats.of(op));
-            }
+        latencies(page, kind, of_kind());
+    }
+}
+
+/// Histograms of objects of one kind.
+fn latencies<'a>(page: &mut Page, kind: &str, objects: impl Iterator<Item = &'a ObjectStats>) {
+    let name = format!("io_engine_{kind}_latency_seconds");
+    let help = match kind {
+        "device" => "Time from giving an operation to the device to its completion.",
+        _ => {
+            "Time from receiving a command to queueing its answer, waits for the host's data and for memory included."
+        }
+    };
+    page.family(&name, "histogram", help);
+    for object in objects {
+        // An operation nobody used has no latencies worth 25 lines.
+        for op in CountedOp::ALL
+            .into_iter()
+            .filter(|op| object.stats.of(*op).ops > 0)
+        {
+            let labels = [(kind, object.name.as_str()), ("operation", op.name())];
+            page.histogram(&name, &labels, object.stats.of(op));
+        }
+    }
+}
+
+/// What devices did that they should not.
+fn device_troubles(page: &mut Page, stats: &[ObjectStats]) {
+    let counters: [Column<IoStats>; 4] = [
+        (
+            "timeouts_total",
+            "Operations answered as timed out, the device not having answered.",
+            |stats| stats.timeouts,
+        ),
+        (
+            "late_completions_total",
+            "Completions after their operation was answered as timed out or gone.",
+            |stats| stats.late_completions,
+        ),
+        (
+            "stray_completions_total",
+            "Completions of operations that were not in the device.",
+            |stats| stats.stray_completions,
+        ),
+        (
+            "slow_total",
+            "Operations slower than io.slow_io_ms, the wait for the host's data not counted.",
+            |stats| stats.slow,
+        ),
+    ];
+    for (suffix, help, value) in counters {
+        let name = format!("io_engine_device_{suffix}");
+        page.family(&name, "counter", help);
+        for object in stats.iter().filter(|object| object.kind == "device") {
+            page.sample(&name, &[("device", &object.name)], value(&object.stats));
         }
     }
 }
@@ -138,10 +192,10 @@ async fn reactors(page: &mut Page, engine: &Engine) {
             page.sample("io_engine_reactor_seconds_total", &labels, seconds(ns));
         }
     }
-    let gauges: [Column<ReactorStats>; 5] = [
+    let gauges: [Column<ReactorStats>; 6] = [
         (
             "connections",
-            "Connections that live on the reactor.",
+            "Connections that live on the reactor, counted from their acceptance.",
             |r| r.connections,
         ),
         ("inflight", "Commands executing on the reactor.", |r| {
@@ -155,6 +209,11 @@ async fn reactors(page: &mut Page, engine: &Engine) {
             "arena_quarantined_bytes",
             "I/O memory held by overdue device operations.",
             |r| r.arena_quarantined_bytes,
+        ),
+        (
+            "memory_waiting",
+            "Steps of commands that wait for I/O memory.",
+            |r| r.memory_waiting,
         ),
     ];
     for (suffix, help, value) in gauges {
@@ -198,16 +257,17 @@ async fn subsystems(page: &mut Page, engine: &Engine) {
     page.family(
         "io_engine_subsystem_controllers",
         "gauge",
-        "Hosts' associations with the subsystem.",
+        "Hosts' associations with the subsystem, the discovery subsystem among them.",
     );
-    for subsystem in &subsystems {
+    let served = subsystems.iter().map(|subsystem| subsystem.nqn.as_str());
+    for nqn in served.chain([DISCOVERY_NQN]) {
         let count = controllers
             .iter()
-            .filter(|controller| controller.subnqn == subsystem.nqn)
+            .filter(|controller| controller.subnqn == nqn)
             .count();
         page.sample(
             "io_engine_subsystem_controllers",
-            &[("subsystem", &subsystem.nqn)],
+            &[("subsystem", nqn)],
             count,
         );
     }
@@ -306,6 +366,8 @@ mod tests {
         engine.create_bdev("aio:///a\"b").await.unwrap();
         plane.count_read("/a\"b", 4096, 1_500);
         plane.count_read("/a\"b", 4096, u64::MAX / 4);
+        engine.create_bdev("aio:///lost").await.unwrap();
+        plane.lose_device("/lost");
         let page = render(&engine).await;
         for line in [
             "io_engine_build_info{version=\"1\",node=\"n\"} 1",
@@ -317,6 +379,10 @@ mod tests {
             "io_engine_device_latency_seconds_count{device=\"/a\\\"b\",operation=\"read\"} 2",
             "io_engine_reactor_seconds_total{reactor=\"0\",cpu=\"0\",driver=\"epoll\",state=\"sleep\"} 0.000000997",
             "io_engine_dropped_total{reason=\"bad_pdu\"} 3",
+            "io_engine_device_timeouts_total{device=\"/a\\\"b\"} 0",
+            "io_engine_device_online{device=\"/a\\\"b\"} 1",
+            "io_engine_device_online{device=\"/lost\"} 0",
+            "io_engine_device_offline{device=\"/lost\",reason=\"offline: it is gone; mend it, then bdev rescan\"} 1",
         ] {
             assert!(
                 page.lines().any(|found| found == line),

@@ -9,15 +9,18 @@
 //! - A record that does not parse is an error naming file, table and key. It is never dropped or replaced by a default:
 //!   an identity or a reservation that silently vanished would be believed by a host.
 //! - The directory is held by an exclusive `flock` for as long as the store is open.
+//! - A directory that had a store starts with that store or not at all: an emptied or exchanged file would be an engine
+//!   that has forgotten its devices, identities and reservations (see [`directory`]).
 //!
 //! Records are a version byte followed by JSON: a handful of small records, read once at start, that a person must be
 //! able to read when something went wrong. Reservation records are the target's own bytes.
 
+mod directory;
+
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::de::DeserializeOwned;
@@ -26,10 +29,6 @@ use uuid::Uuid;
 
 use crate::plane::ReservationStore;
 
-/// Name of the database in the state directory.
-const FILE: &str = "state.redb";
-/// Name of the lock in the state directory.
-const LOCK: &str = "lock";
 /// Version byte of every JSON record.
 const RECORD_VERSION: u8 = 1;
 
@@ -49,7 +48,7 @@ pub enum StoreError {
         holder: String,
     },
     /// The directory cannot be used.
-    #[error("state directory {}: {source}; give a writable directory with --state-dir", dir.display())]
+    #[error("state directory {}: {}; give a writable directory with --state-dir", dir.display(), plain(source))]
     Unusable {
         /// The directory.
         dir: PathBuf,
@@ -57,12 +56,27 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// The database is damaged, of another format, or the medium failed.
-    #[error("state store {}: {source}", file.display())]
+    #[error("state store {}: {}; {}", file.display(), source.to_string().trim_end_matches('.'), remedy(source))]
     Database {
         /// The file.
         file: PathBuf,
         /// What the database says.
         source: Box<redb::Error>,
+    },
+    /// The directory had a store, and what is there is not that one.
+    #[error(
+        "state store {}: {problem}; restore it from a backup, or remove {} to {instead}",
+        file.display(), remove.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(" and ")
+    )]
+    NotOurs {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+        /// What to remove to go on without the store that was there.
+        remove: Vec<PathBuf>,
+        /// What the engine does then.
+        instead: &'static str,
     },
     /// A record does not parse.
     #[error(
@@ -144,7 +158,8 @@ pub enum Change {
 /// The open store.
 #[derive(Debug)]
 pub struct Store {
-    database: Database,
+    /// `None` after an I/O error, until it could be opened again.
+    database: RwLock<Option<Database>>,
     file: PathBuf,
     /// Holds the directory; `None` in memory.
     _lock: Option<File>,
@@ -154,32 +169,13 @@ impl Store {
     /// Opens the store in `dir`, which is created (mode 0700) if it is missing.
     ///
     /// # Errors
-    /// `Held`, `Unusable`, `Database`.
+    /// `Held`, `Unusable`, `NotOurs`, `Database`.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let unusable = |source| StoreError::Unusable {
-            dir: dir.to_owned(),
-            source,
-        };
-        let mut builder = std::fs::DirBuilder::new();
-        builder
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(unusable)?;
-        let lock = lock(dir)?;
-        let file = dir.join(FILE);
-        let database = Database::create(&file).map_err(|error| StoreError::Database {
-            file: file.clone(),
-            source: Box::new(error.into()),
-        })?;
-        // A file just created is durable once its directory is.
-        File::open(dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(unusable)?;
+        let held = directory::open(dir)?;
         let store = Self {
-            database,
-            file,
-            _lock: Some(lock),
+            database: RwLock::new(Some(held.database)),
+            file: held.file,
+            _lock: Some(held.lock),
         };
         store.commit(&[])?;
         Ok(store)
@@ -199,7 +195,7 @@ impl Store {
                 source: Box::new(error.into()),
             })?;
         let store = Self {
-            database,
+            database: RwLock::new(Some(database)),
             file,
             _lock: None,
         };
@@ -330,14 +326,36 @@ impl Store {
     }
 
     /// Runs `work` and names the file in its error.
-    fn run<T>(
-        &self,
-        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
-    ) -> Result<T, StoreError> {
-        work(&self.database).map_err(|error| StoreError::Database {
+    ///
+    /// After an I/O error the database refuses everything until it is opened again, which checks and repairs it as a
+    /// restart would. That is tried here at the next use, so that a file system that was full is no reason to restart.
+    fn run<T>(&self, work: impl Fn(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
+        let attempt = || {
+            let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+            database
+                .as_ref()
+                .map_or(Err(redb::Error::PreviousIo), &work)
+        };
+        let result = match attempt() {
+            Err(redb::Error::PreviousIo) => self.reopen().and_then(|()| attempt()),
+            result => result,
+        };
+        result.map_err(|error| StoreError::Database {
             file: self.file.clone(),
             source: Box::new(error),
         })
+    }
+
+    fn reopen(&self) -> Result<(), redb::Error> {
+        let mut database = self
+            .database
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        // The old one holds the file's lock. Ours on the directory stays.
+        drop(database.take());
+        *database = Some(Database::open(&self.file)?);
+        tracing::info!(file = %self.file.display(), "state store opened again after an I/O error");
+        Ok(())
     }
 }
 
@@ -380,80 +398,29 @@ fn decode<R: DeserializeOwned>(bytes: &[u8]) -> Result<R, String> {
     }
 }
 
-/// Takes the directory's lock and writes our process id into it.
-fn lock(dir: &Path) -> Result<File, StoreError> {
-    let unusable = |source| StoreError::Unusable {
-        dir: dir.to_owned(),
-        source,
-    };
-    let path = dir.join(LOCK);
-    let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600);
-    let mut file = options.open(path).map_err(unusable)?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {
-            let write = |file: &mut File| {
-                file.set_len(0)?;
-                file.rewind()?;
-                writeln!(file, "{}", std::process::id())
-            };
-            write(&mut file).map_err(unusable)?;
-            Ok(file)
-        }
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Held {
-            dir: dir.to_owned(),
-            holder: holder(&mut file),
-        }),
-        Err(error) => Err(unusable(error.into())),
-    }
+/// The operating system's words without its error number.
+fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
-/// Who holds the lock: the kernel's list of locks knows; the number in the file is the fallback (the holder may live in
-/// another process id namespace).
-fn holder(file: &mut File) -> String {
-    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-    let listed = file
-        .metadata()
-        .ok()
-        .and_then(|meta| holder_in(&locks, meta.dev(), meta.ino()));
-    let mut text = String::new();
-    let written = || {
-        file.read_to_string(&mut text).ok()?;
-        text.trim().parse::<u32>().ok()
-    };
-    match listed.or_else(written) {
-        Some(pid) => describe(pid),
-        None => "another process".to_owned(),
-    }
-}
-
-/// The process of the `FLOCK` line of /proc/locks about an inode: `1: FLOCK ADVISORY WRITE 123 08:02:456 0 EOF`.
-fn holder_in(locks: &str, dev: u64, inode: u64) -> Option<u32> {
-    let place = format!(
-        "{:02x}:{:02x}:{inode}",
-        rustix::fs::major(dev),
-        rustix::fs::minor(dev)
-    );
-    locks.lines().find_map(|line| {
-        let mut words = line.split_whitespace().skip(1);
-        let kind = words.next()?;
-        let pid = words.nth(2)?;
-        (kind == "FLOCK" && words.next()? == place)
-            .then(|| pid.parse().ok())
-            .flatten()
-    })
-}
-
-/// `pid 12 (io-engine)`.
-fn describe(pid: u32) -> String {
-    match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
-        Ok(comm) => format!("pid {pid} ({})", comm.trim()),
-        Err(_) => format!("pid {pid}"),
+/// What to do about a database that does not work.
+fn remedy(error: &redb::Error) -> &'static str {
+    match error {
+        redb::Error::Io(error) => match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                "free some space on its file system"
+            }
+            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+                "let this user write it, or give another directory with --state-dir"
+            }
+            std::io::ErrorKind::InvalidData => "restore the file from a backup",
+            _ => "check the disk it lies on",
+        },
+        _ => "restore the file from a backup",
     }
 }
 

@@ -91,7 +91,7 @@ impl BdevRpc for Service {
     }
 }
 
-/// A faulted device is listed without a size and says so where the claim stands.
+/// A device that does no I/O says so where the claim stands; one that was not opened since the start has no size.
 fn show(bdev: control::Bdev) -> Bdev {
     let claimed_by = match (&bdev.fault, bdev.claimed) {
         (Some(reason), _) => format!("Faulted: {reason}"),

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::control::stats::OpKind;
+use engine::control::stats::CountedOp;
 use engine::control::{self, Engine, ObjectStats};
+use plugin_host::{PluginInfo, Source};
 use proto::io_engine::v1::engine_rpc_server::EngineRpc;
 use proto::io_engine::v1::{
     Device, DeviceState, GetIoStatsRequest, GetIoStatsResponse, InflightIo, ListDevicesResponse,
-    ListInflightRequest, ListInflightResponse, ListReactorsResponse, ObjectIoStats,
-    OperationIoStats, Reactor, RescanDeviceRequest, Stage,
+    ListInflightRequest, ListInflightResponse, ListPluginsResponse, ListReactorsResponse,
+    ObjectIoStats, OperationIoStats, Plugin, PluginCounter, Reactor, RescanDeviceRequest, Stage,
 };
 use tonic::{Request, Response, Status};
 
@@ -28,6 +29,28 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) fn new(engine: Arc<Engine>) -> Self {
         Self { engine }
+    }
+}
+
+fn show_plugin(plugin: PluginInfo) -> Plugin {
+    let kinds = [(1, "device"), (2, "pool"), (4, "fabric"), (8, "export")];
+    let kinds = kinds.iter().filter(|(bit, _)| plugin.kinds & bit != 0);
+    let counter = |(name, value)| PluginCounter { name, value };
+    Plugin {
+        kinds: kinds.map(|(_, name)| (*name).to_owned()).collect(),
+        abi: format!("{}.{}", plugin.abi.0, plugin.abi.1),
+        path: match plugin.source {
+            Source::Linked => None,
+            Source::File(path) => Some(path.display().to_string()),
+        },
+        name: plugin.name,
+        version: plugin.version,
+        vendor: plugin.vendor,
+        schemes: plugin.schemes,
+        transports: plugin.transports,
+        protocols: plugin.protocols,
+        faults: plugin.faults,
+        counters: plugin.counters.into_iter().map(counter).collect(),
     }
 }
 
@@ -53,9 +76,18 @@ impl EngineRpc for Service {
                 arena_bytes: reactor.arena_bytes,
                 arena_used_bytes: reactor.arena_used_bytes,
                 arena_quarantined_bytes: reactor.arena_quarantined_bytes,
+                memory_waits: reactor.memory_waits,
+                memory_waiting: reactor.memory_waiting,
             });
         Ok(Response::new(ListReactorsResponse {
             reactors: reactors.collect(),
+        }))
+    }
+
+    async fn list_plugins(&self, _: Request<()>) -> Result<Response<ListPluginsResponse>, Status> {
+        let plugins = self.engine.plugins().into_iter().map(show_plugin);
+        Ok(Response::new(ListPluginsResponse {
+            plugins: plugins.collect(),
         }))
     }
 
@@ -107,7 +139,15 @@ impl EngineRpc for Service {
     }
 
     async fn list_devices(&self, _: Request<()>) -> Result<Response<ListDevicesResponse>, Status> {
-        let devices = self.engine.bdevs().into_iter().map(show).collect();
+        let mut warnings = self.engine.device_warnings().await;
+        let warned = |bdev| {
+            let mut device = show(bdev);
+            if device.reason.is_empty() {
+                device.reason = warnings.remove(&device.name).unwrap_or_default();
+            }
+            device
+        };
+        let devices = self.engine.bdevs().into_iter().map(warned).collect();
         Ok(Response::new(ListDevicesResponse { devices }))
     }
 
@@ -166,7 +206,7 @@ fn show(bdev: control::Bdev) -> Device {
 }
 
 fn show_stats(object: ObjectStats) -> ObjectIoStats {
-    let used = OpKind::ALL
+    let used = CountedOp::ALL
         .into_iter()
         .filter(|kind| object.stats.of(*kind).ops > 0);
     let operations = used.map(|kind| {

@@ -5,7 +5,8 @@
 //!
 //! Invariants:
 //! - A change that was accepted is finished when the caller hangs up or the call times out (the control side's promise).
-//! - Every message has a size limit, every call a deadline, every connection a number of calls at a time.
+//! - Every message has a size limit, every call a deadline, every connection a number of calls at a time, and connections
+//!   are bounded, in all and by address.
 //! - Problems become status codes in one place ([`status`](status/index.html)), with the control side's sentence, which
 //!   names the object and the fix.
 //!
@@ -13,6 +14,7 @@
 //! v1alpha.
 
 mod bdev;
+mod connections;
 mod engine_service;
 mod host;
 mod stats;
@@ -32,8 +34,9 @@ use proto::mayastor::v1::bdev_rpc_server::BdevRpcServer;
 use proto::mayastor::v1::host_rpc_server::HostRpcServer;
 use proto::mayastor::v1::stats_rpc_server::StatsRpcServer;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
+
+pub use connections::{BoundedListener, BoundedStream, ConnectionLimits};
 
 /// Largest request, in bytes: an allow list of the largest size fits.
 pub const REQUEST_BYTES_MAX: usize = 1 << 20;
@@ -41,6 +44,15 @@ pub const REQUEST_BYTES_MAX: usize = 1 << 20;
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Calls at a time on one connection; further ones wait.
 pub const CALLS_PER_CONNECTION: usize = 64;
+/// Connections at a time; one more is closed as it comes. From one address a quarter of them, so that one caller that leaks
+/// connections does not lock out the rest. A connection has 10 s for the 24 bytes every HTTP/2 client begins with (RFC 9113
+/// §3.4); from then on it is probed.
+pub const CONNECTIONS: ConnectionLimits = ConnectionLimits {
+    total: 256,
+    per_address: 64,
+    patience: Duration::from_secs(10),
+    first_bytes: 24,
+};
 /// A silent connection is probed after this time and dropped when it does not answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
@@ -101,7 +113,6 @@ pub async fn serve(
         .max_concurrent_streams(CALLS_PER_CONNECTION as u32)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .tcp_nodelay(true)
         .add_service(health)
         .add_service(v1)
         .add_service(v1alpha)
@@ -110,7 +121,7 @@ pub async fn serve(
         .add_service(stats.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(subsystem.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(engine.max_decoding_message_size(REQUEST_BYTES_MAX))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown)
+        .serve_with_incoming_shutdown(BoundedListener::new(listener, CONNECTIONS), shutdown)
         .await?;
     Ok(())
 }

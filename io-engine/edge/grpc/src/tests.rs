@@ -32,6 +32,46 @@ const M0: &str = "malloc:///m0?size_mb=1";
 const NQN: &str = "nqn.2019-05.io.openebs:m0";
 
 #[tokio::test]
+async fn the_server_closes_one_connection_too_many_and_goes_on() {
+    use tokio::io::AsyncReadExt;
+    let server = Serving::start().await;
+    let mut idle = Vec::new();
+    for _ in 0..super::CONNECTIONS.per_address {
+        idle.push(
+            tokio::net::TcpStream::connect(server.address())
+                .await
+                .unwrap(),
+        );
+    }
+    let mut refused = tokio::net::TcpStream::connect(server.address())
+        .await
+        .unwrap();
+    assert!(matches!(refused.read(&mut [0; 64]).await, Ok(0) | Err(_)));
+    drop(idle);
+    let listed = async {
+        loop {
+            let Ok(channel) = server.try_channel().await else {
+                continue;
+            };
+            if let Ok(reply) = EngineRpcClient::new(channel).list_reactors(()).await {
+                return reply.into_inner();
+            }
+        }
+    };
+    let reply = tokio::time::timeout(Duration::from_secs(20), listed).await;
+    assert_eq!(reply.expect("places are free again").reactors.len(), 1);
+}
+
+#[tokio::test]
+async fn waits_for_memory_are_told() {
+    let server = Serving::start().await;
+    let mut engine = EngineRpcClient::new(server.channel().await);
+    let reply = engine.list_reactors(()).await.unwrap().into_inner();
+    let reactor = &reply.reactors[0];
+    assert_eq!((reactor.memory_waits, reactor.memory_waiting), (11, 4));
+}
+
+#[tokio::test]
 async fn a_device_from_creation_to_destruction() {
     let server = Serving::start().await;
     let mut bdev = BdevRpcClient::new(server.channel().await);
@@ -86,6 +126,47 @@ async fn a_device_from_creation_to_destruction() {
         bdev.destroy(DestroyBdevRequest { uri: M0.into() }).await,
         Code::NotFound,
     );
+}
+
+#[tokio::test]
+async fn a_lost_device_is_shown_by_both_contracts_and_comes_back() {
+    let server = Serving::start().await;
+    let mut bdev = BdevRpcClient::new(server.channel().await);
+    let mut engine = EngineRpcClient::new(server.channel().await);
+    let created = bdev.create(create(M0)).await.unwrap().into_inner();
+    let created = created.bdev.unwrap();
+    bdev.share(share("m0", ShareProtocol::Nvmf)).await.unwrap();
+    server.plane.lose_device("m0");
+    let listed = list(&mut bdev, None).await.remove(0);
+    assert_eq!(
+        listed.claimed_by,
+        "Faulted: offline: it is gone; mend it, then bdev rescan"
+    );
+    assert_eq!((listed.num_blocks, listed.claimed), (2048, true));
+    let state = engine.list_devices(()).await.unwrap().into_inner();
+    assert_eq!(state.devices[0].state(), DeviceState::Faulted);
+    assert!(state.devices[0].reason.contains("it is gone"));
+
+    server.plane.break_device("m0", true);
+    assert_code(bdev.create(create(&created.uri)).await, Code::NotFound);
+    server.plane.break_device("m0", false);
+    let back = bdev
+        .create(create(&created.uri))
+        .await
+        .unwrap()
+        .into_inner();
+    let back = back.bdev.unwrap();
+    assert_eq!(
+        (back.uuid, back.claimed_by.as_str()),
+        (created.uuid, "NVMe-oF Target")
+    );
+    let name = "m0".to_owned();
+    let online = engine.rescan_device(RescanDeviceRequest { name }).await;
+    assert_eq!(online.unwrap().into_inner().state(), DeviceState::Online);
+
+    server.plane.keep_writes("m0", true);
+    let unshare = BdevUnshareRequest { name: "m0".into() };
+    assert_code(bdev.unshare(unshare).await, Code::DeadlineExceeded);
 }
 
 #[tokio::test]
@@ -516,9 +597,17 @@ impl Serving {
         }
     }
 
+    fn address(&self) -> std::net::SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
+    async fn try_channel(&self) -> Result<Channel, tonic::transport::Error> {
+        let uri = format!("http://{}", self.address());
+        Endpoint::from_shared(uri)?.connect().await
+    }
+
     async fn channel(&self) -> Channel {
-        let uri = format!("http://127.0.0.1:{}", self.port);
-        Endpoint::from_shared(uri).unwrap().connect().await.unwrap()
+        self.try_channel().await.unwrap()
     }
 
     async fn share_m0(&self) {

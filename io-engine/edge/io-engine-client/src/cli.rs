@@ -75,8 +75,22 @@ pub(crate) enum Command {
     Inflight(Inflight),
     /// Load of the reactors
     Reactors,
+    /// Plugins the engine runs with
+    #[command(subcommand)]
+    Plugin(Plugin),
     /// Version and features of the engine
     Info,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Plugin {
+    /// List them
+    List,
+    /// Everything about one
+    Info {
+        /// Its name
+        name: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

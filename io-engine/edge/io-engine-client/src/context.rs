@@ -15,6 +15,8 @@ use crate::output::{Table, Units};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for one answer; opening a device that hangs is given up by the engine before.
 const CALL_TIMEOUT: Duration = Duration::from_secs(90);
+/// Characters of a command that are repeated in front of why it failed.
+const WHAT_LEN_MAX: usize = 200;
 /// Port of the engine's gRPC server.
 const PORT: u16 = 10124;
 
@@ -37,8 +39,12 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // One line, whatever a server put into its message.
-        let why: Vec<&str> = self.why.split_whitespace().collect();
-        write!(f, "{}: {}", self.what, why.join(" "))
+        let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let what = one_line(&self.what);
+        match what.char_indices().nth(WHAT_LEN_MAX) {
+            Some((end, _)) => write!(f, "{}..: {}", &what[..end], one_line(&self.why)),
+            None => write!(f, "{what}: {}", one_line(&self.why)),
+        }
     }
 }
 
@@ -66,7 +72,8 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) async fn connect(cli: &Cli) -> Result<Self, Failure> {
-        let bind = complete_uri(&cli.bind);
+        let bind = complete_uri(&cli.bind)
+            .map_err(|why| Failure::new(format!("--bind {}", cli.bind), why))?;
         let bad = |error: tonic::transport::Error| {
             let mut why = error.to_string();
             let mut source = std::error::Error::source(&error);
@@ -77,7 +84,8 @@ impl Context {
             Failure::new(
                 &bind,
                 format!(
-                    "cannot be reached ({why}); is io-engine running there? name another with --bind"
+                    "cannot be reached ({}); is io-engine running there? name another with --bind",
+                    plain(&why)
                 ),
             )
         };
@@ -114,10 +122,15 @@ impl Context {
             let _ = writeln!(std::io::stderr(), "{}: {what}: {took:.1} ms", self.bind);
         }
         answer.map(Response::into_inner).map_err(|status| {
-            Failure::new(
-                what.to_string(),
-                format!("{}: {}", code_name(&status), status.message()),
-            )
+            let mut why = format!("{}: {}", code_name(&status), status.message());
+            // Without a gRPC status of the server there is a reason on this side.
+            if std::error::Error::source(&status).is_some() {
+                why = format!(
+                    "{why}: {} does not answer as a gRPC server; is that the engine's gRPC port? name another with --bind",
+                    self.bind
+                );
+            }
+            Failure::new(what.to_string(), why)
         })
     }
 
@@ -165,9 +178,19 @@ fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Fills in scheme and port.
-fn complete_uri(bind: &str) -> String {
+/// The operating system's words without its error number.
+fn plain(text: &str) -> &str {
+    text.split(" (os error").next().unwrap_or_default()
+}
+
+/// Fills in scheme and port; says what to write where that is not possible.
+fn complete_uri(bind: &str) -> Result<String, String> {
     let (scheme, rest) = bind.split_once("://").unwrap_or(("http", bind));
+    if scheme != "http" {
+        return Err(format!(
+            "'{scheme}' is not spoken; write http://HOST:{PORT}"
+        ));
+    }
     let rest = rest.trim_end_matches('/');
     let bare_v6 = rest.parse::<std::net::Ipv6Addr>().is_ok();
     let host = if bare_v6 {
@@ -178,10 +201,17 @@ fn complete_uri(bind: &str) -> String {
     let after_host = host
         .rsplit_once(']')
         .map_or(host.as_str(), |(_, after)| after);
-    if after_host.contains(':') {
-        format!("{scheme}://{host}")
-    } else {
-        format!("{scheme}://{host}:{PORT}")
+    match after_host.rsplit_once(':') {
+        _ if host.is_empty() || host.starts_with(':') => Err(format!(
+            "names no host; write HOST, HOST:PORT or http://HOST:{PORT}"
+        )),
+        None => Ok(format!("{scheme}://{host}:{PORT}")),
+        Some((_, port)) => match port.parse::<u16>() {
+            Ok(port) if port > 0 => Ok(format!("{scheme}://{host}")),
+            _ => Err(format!(
+                "'{port}' is not a port; give a number from 1 to 65535"
+            )),
+        },
     }
 }
 
@@ -195,12 +225,24 @@ mod tests {
             ("10.1.2.3", "http://10.1.2.3:10124"),
             ("10.1.2.3:99", "http://10.1.2.3:99"),
             ("http://node-1", "http://node-1:10124"),
-            ("https://node-1:1/", "https://node-1:1"),
+            ("http://node-1:1/", "http://node-1:1"),
             ("::1", "http://[::1]:10124"),
             ("[::1]:99", "http://[::1]:99"),
             ("http://[::1]", "http://[::1]:10124"),
         ] {
-            assert_eq!(complete_uri(given), uri);
+            assert_eq!(complete_uri(given).as_deref(), Ok(uri));
+        }
+        for bad in [
+            "",
+            "http://",
+            ":99",
+            "https://node-1",
+            "ftp://node-1",
+            "h:99999",
+            "h:0",
+            "h:x",
+        ] {
+            assert!(complete_uri(bad).is_err(), "{bad}");
         }
     }
 
@@ -213,5 +255,11 @@ mod tests {
         );
         let failure = Failure::new("bdev share m", "NOT_FOUND: no\n such");
         assert_eq!(failure.to_string(), "bdev share m: NOT_FOUND: no such");
+        let failure = Failure::new(format!("bdev create {}\nx", "ä".repeat(5000)), "no");
+        let text = failure.to_string();
+        assert!(
+            text.ends_with("ä..: no") && text.chars().count() < 250,
+            "{text}"
+        );
     }
 }

@@ -77,6 +77,8 @@ fn reactors_table(reply: &ListReactorsResponse, units: Option<Units>) -> Table {
         ">ARENA",
         ">ARENA_USED",
         ">QUARANTINED",
+        ">MEMORY_WAITS",
+        ">WAITING",
     ]);
     for reactor in &reply.reactors {
         let total = reactor.busy_ns as f64 + reactor.spin_ns as f64 + reactor.sleep_ns as f64;
@@ -95,6 +97,8 @@ fn reactors_table(reply: &ListReactorsResponse, units: Option<Units>) -> Table {
             size(reactor.arena_bytes, units),
             size(reactor.arena_used_bytes, units),
             size(reactor.arena_quarantined_bytes, units),
+            reactor.memory_waits.to_string(),
+            reactor.memory_waiting.to_string(),
         ]);
     }
     table
@@ -112,6 +116,8 @@ mod tests {
             busy_ns: 25,
             spin_ns: 25,
             sleep_ns: 50,
+            memory_waits: 7,
+            memory_waiting: 3,
             ..Default::default()
         };
         let idle = proto::io_engine::v1::Reactor {
@@ -127,7 +133,8 @@ mod tests {
         .render(false);
         assert_eq!(
             text,
-            "1  uring  25.00  25.00  50.00  0  0  0  0  0\n-  epoll      -      -      -  0  0  0  0  0\n"
+            "1  uring  25.00  25.00  50.00  0  0  0  0  0  7  3\n\
+             -  epoll      -      -      -  0  0  0  0  0  0  0\n"
         );
     }
 }

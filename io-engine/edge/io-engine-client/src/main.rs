@@ -2,7 +2,7 @@
 //!
 //! What it decides: commands, columns, units. What it does not: anything about storage; every command is one or two
 //! calls of the API. Commands and columns of `bdev`, `controller`, `device`, `perf` and `stats` are those of the client
-//! of OpenEBS Mayastor; `subsystem`, `inflight`, `reactors`, `bdev rescan`, `bdev state` and `stats device` are ours.
+//! of OpenEBS Mayastor; `subsystem`, `inflight`, `reactors`, `plugin`, `bdev rescan`, `bdev state` and `stats device` are ours.
 //!
 //! Exit status: 0 done; 1 the engine refused or cannot be reached (one line on standard error with the gRPC status);
 //! 2 the command line is wrong.
@@ -13,6 +13,7 @@ mod context;
 mod engine;
 mod host;
 mod output;
+mod plugin;
 mod stats;
 mod subsystem;
 
@@ -25,7 +26,10 @@ use crate::cli::{Cli, Command};
 use crate::context::{Context, Failure};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misused(&error),
+    };
     let outcome = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -39,6 +43,27 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints what was asked for instead of a command (help, version), or in one line what is wrong with the command line.
+fn misused(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as NoCommand;
+    if !error.use_stderr() || error.kind() == NoCommand {
+        // Nothing is left to be done when the output is closed.
+        let _ = error.print();
+        return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+    }
+    // The first paragraph says what is wrong, the others are about usage in general.
+    let text = error.to_string();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let problem = first.strip_prefix("error: ").unwrap_or(first);
+    let problem: Vec<&str> = problem.split_whitespace().collect();
+    let problem = problem.join(" ");
+    let _ = writeln!(
+        std::io::stderr(),
+        "io-engine-client: {problem}; see io-engine-client --help"
+    );
+    ExitCode::from(2)
 }
 
 async fn run(cli: Cli) -> Result<(), Failure> {
@@ -61,6 +86,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Subsystem(command) => subsystem::run(context, command).await,
         Command::Inflight(filter) => engine::inflight(context, filter).await,
         Command::Reactors => engine::reactors(context).await,
+        Command::Plugin(command) => plugin::run(context, command).await,
         Command::Info => host::info(context).await,
     }
 }

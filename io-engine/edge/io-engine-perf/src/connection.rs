@@ -57,6 +57,9 @@ pub struct Connection {
     /// Bytes at the start of `staging` that are received and not taken: less than a header.
     staged: usize,
     arena: Vec<u8>,
+    /// Bytes a command may move.
+    buffer_len: usize,
+    /// From one command's buffer to the next.
     stride: usize,
     /// Whether received data is kept; a load that does not look at it saves the copy.
     placing: bool,
@@ -64,15 +67,22 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection over `stream` (nonblocking) with `stride` bytes of buffer for each command identifier.
-    pub fn new(stream: TcpStream, config: HostConfig, stride: usize, placing: bool) -> Self {
-        let commands = config.commands_max;
+    /// A connection over `stream` (nonblocking) with `buffer_len` bytes of buffer for each command identifier; without
+    /// `placing` received data is not kept, and all commands write from one buffer, which stays in the cache: a load
+    /// generator should cost less than what it measures.
+    pub fn new(stream: TcpStream, config: HostConfig, buffer_len: usize, placing: bool) -> Self {
+        let (buffers, stride) = if placing {
+            (config.commands_max, buffer_len)
+        } else {
+            (1, 0)
+        };
         Self {
             stream,
             host: Host::new(config, Instant::now()),
             staging: vec![0; STAGING_LEN],
             staged: 0,
-            arena: vec![0; commands * stride],
+            arena: vec![0; buffers * buffer_len],
+            buffer_len,
             stride,
             placing,
             system_calls: 0,
@@ -119,14 +129,14 @@ impl Connection {
     #[inline]
     pub fn buffer(&self, cid: u16) -> &[u8] {
         let at = usize::from(cid) * self.stride;
-        &self.arena[at..at + self.stride]
+        &self.arena[at..at + self.buffer_len]
     }
 
     /// The buffer of command `cid`, to fill before a write.
     #[inline]
     pub fn buffer_mut(&mut self, cid: u16) -> &mut [u8] {
         let at = usize::from(cid) * self.stride;
-        &mut self.arena[at..at + self.stride]
+        &mut self.arena[at..at + self.buffer_len]
     }
 
     /// Queues a command; its data is, or goes to, the start of its buffer.
@@ -139,7 +149,10 @@ impl Connection {
             CommandData::None => 0,
             CommandData::Read(len) | CommandData::InCapsule(len) | CommandData::Write(len) => len,
         };
-        assert!(len as usize <= self.stride, "data longer than its buffer");
+        assert!(
+            len as usize <= self.buffer_len,
+            "data longer than its buffer"
+        );
         self.host.submit_command(sqe, data)
     }
 

@@ -6,8 +6,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
-use engine_config::{ConfigError, Overrides};
+use engine_config::{ConfigError, ConfigErrorKind, Overrides};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -253,15 +254,36 @@ impl Refused {
     }
 }
 
-/// Parses the command line. Usage errors, `--help` and `--version` print and exit here.
+/// Parses the command line. `--help` and `--version` print and exit here.
 ///
 /// # Errors
-/// A flag that means nothing here.
+/// A flag nobody knows, that lacks its value, or that means nothing here.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, ConfigError> {
     match try_parse(arguments) {
         Ok(request) => request,
-        Err(error) => error.exit(),
+        Err(error) if error.use_stderr() => {
+            let kind = ConfigErrorKind::BadValue;
+            Err(ConfigError::new(
+                kind,
+                "command line",
+                "",
+                in_one_line(&error),
+            ))
+        }
+        Err(help) => help.exit(),
     }
+}
+
+/// The first paragraph of a usage error, which says what is wrong; the others are about usage in general.
+fn in_one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let problem = first.strip_prefix("error: ").unwrap_or(first);
+    let meant = match error.get(ContextKind::SuggestedArg) {
+        Some(ContextValue::String(flag)) => format!("; did you mean {flag}?"),
+        _ => String::new(),
+    };
+    format!("{problem}{meant}; see io-engine --help")
 }
 
 fn command() -> Command {
@@ -419,10 +441,18 @@ mod tests {
 
     #[test]
     fn an_unknown_flag_is_a_usage_error() {
-        let words = ["io-engine", "--no-such"].map(OsString::from);
-        assert_eq!(
-            try_parse(words).unwrap_err().kind(),
-            clap::error::ErrorKind::UnknownArgument
-        );
+        for (word, line) in [
+            (
+                "--grcp",
+                "command line: unexpected argument '--grcp' found; did you mean --grpc?; see io-engine --help",
+            ),
+            (
+                "--config",
+                "command line: a value is required for '--config <FILE>' but none was supplied; see io-engine --help",
+            ),
+        ] {
+            let words = ["io-engine", word].map(OsString::from);
+            assert_eq!(parse(words).unwrap_err().to_string(), line);
+        }
     }
 }

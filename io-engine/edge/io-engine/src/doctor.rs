@@ -14,7 +14,7 @@ use engine::store::Store;
 use engine_config::{Config, Driver, Environment};
 use rustix::process::{Resource, getrlimit};
 
-use crate::{Fatal, VERSION, holder};
+use crate::{Fatal, VERSION, congestion, holder};
 
 /// Files a reactor may hold open besides one for each connection, and what the control side needs.
 const OTHER_DESCRIPTORS: u64 = 1280;
@@ -68,7 +68,7 @@ pub(crate) fn run(config: &Config, environment: &Environment) -> Result<ExitCode
         cpu_quota(&cgroup_file("cpu.max")),
         cpus(config, environment),
         memory(config, environment),
-        congestion(config),
+        tcp(config),
         state_dir(&config.state_dir),
         port("gRPC", config.grpc.address, "--grpc"),
     ];
@@ -250,36 +250,22 @@ fn memory(config: &Config, environment: &Environment) -> Finding {
     }
 }
 
-fn congestion(config: &Config) -> Finding {
+fn tcp(config: &Config) -> Finding {
     let subject = "TCP";
-    let available = fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control")
-        .unwrap_or_default();
-    let available = available.trim();
-    match &config.nvmf.tcp_congestion {
-        Some(name)
-            if !available
-                .split_whitespace()
-                .any(|known| known == name.as_str()) =>
-        {
-            Finding::new(
-                Grade::Fail,
-                subject,
-                format!(
-                    "congestion control '{}' is not available; modprobe tcp_{}, or use one of: {available}",
-                    name.as_str(),
-                    name.as_str()
-                ),
-            )
-        }
-        Some(name) => Finding::new(
+    match (congestion::check(config), &config.nvmf.tcp_congestion) {
+        (Err(error), _) => Finding::new(Grade::Fail, subject, error.to_string()),
+        (Ok(()), Some(name)) => Finding::new(
             Grade::Ok,
             subject,
             format!("congestion control {}", name.as_str()),
         ),
-        None => Finding::new(
+        (Ok(()), None) => Finding::new(
             Grade::Ok,
             subject,
-            format!("congestion control of the system; there are: {available}"),
+            format!(
+                "congestion control of the system; there are: {}",
+                congestion::available()
+            ),
         ),
     }
 }
@@ -381,7 +367,7 @@ mod tests {
             tcp_congestion: Some("nosuch".into()),
             ..Overrides::default()
         };
-        assert_eq!(congestion(&config(overrides)).grade, Grade::Fail);
+        assert_eq!(tcp(&config(overrides)).grade, Grade::Fail);
     }
 
     #[test]

@@ -3,11 +3,13 @@
 //! What it decides: the order of starting and stopping, what is printed where, exit statuses. What it does not: anything
 //! about storage ([`engine`]), the API ([`engine_grpc`]) or what a setting may be ([`engine_config`]).
 //!
-//! Standard output carries one line, `ready grpc=ADDR:PORT nvmf=ADDR:PORT[,..]`, once everything is served; logs go to
-//! standard error. Exit status: 0 after an orderly stop; 1 when the engine could not start or failed; 2 when a setting is
-//! wrong (one line names place, key and fix); 128 + signal when a second signal cut the stop short.
+//! Standard output carries one line, `ready grpc=ADDR:PORT nvmf=ADDR:PORT[,..]`, with `metrics=ADDR:PORT` where metrics
+//! are served, once everything is served; logs go to standard error. Exit status: 0 after an orderly stop; 1 when the
+//! engine could not start or failed; 2 when a setting is wrong (one line names place, key and fix); 130 when a further
+//! SIGINT cut the stop short.
 
 mod cli;
+mod congestion;
 mod doctor;
 mod holder;
 mod logging;
@@ -69,9 +71,11 @@ fn start() -> Result<ExitCode, Fatal> {
     if let Some(cli::PluginRequest::Command(command)) = &request.plugin {
         return plugins::run(command, &config);
     }
+    config.check_devices(|device| plugins::check_uri(&config, &device.uri))?;
     if request.doctor {
         return doctor::run(&config, &environment);
     }
+    congestion::check(&config)?;
     logging::init(&config)?;
     run::run(&config, &environment)
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use conformance::Options;
 use engine_config::Config;
-use plugin_host::{PluginHost, PluginInfo, Probe, Refusal, Search, Source, check, read};
+use plugin_host::{PluginHost, PluginInfo, Probe, Refusal, Search, Source, check, files_in, read};
 use sdk::block::{Device, DeviceDriver, OpenError};
-use sdk::uri::DeviceUri;
+use sdk::uri::{DeviceUri, UriError};
 
 use crate::Fatal;
 use crate::cli::PluginCommand;
@@ -58,6 +58,30 @@ pub(crate) fn start(config: &Config) -> Result<PluginHost, Fatal> {
         Fatal::Other(format!("the plugin watch thread does not start: {error}"))
     })?;
     Ok(host)
+}
+
+/// Whether a declared device has a scheme that the default set or a plugin to be loaded serves, by what their files say of
+/// themselves; nothing is loaded for it.
+pub(crate) fn check_uri(config: &Config, uri: &str) -> Result<(), String> {
+    let unknown = match engine::plane::check_uri(uri) {
+        Ok(()) => return Ok(()),
+        Err(error) => error,
+    };
+    let UriError::UnknownScheme { scheme, .. } = &unknown else {
+        return Err(unknown.to_string());
+    };
+    let found = config.plugins.directories.iter().flat_map(|directory| {
+        // One that cannot be read is told of when it is loaded from.
+        files_in(directory).unwrap_or_default()
+    });
+    let mut files = config.plugins.files.iter().cloned().chain(found);
+    let is_served = files.any(|file| {
+        read(&file).is_ok_and(|descriptor| descriptor.serves.split(',').any(|name| name == scheme))
+    });
+    match is_served {
+        true => Ok(()),
+        false => Err(unknown.to_string()),
+    }
 }
 
 /// The child of a probe.

@@ -1,13 +1,16 @@
 //! Starting and stopping, in order.
 //!
 //! Start: state store (exclusive) → control listeners → reactors → devices and subsystems → gRPC and metrics → ready.
-//! Stop: no further calls → hosts disconnected, device operations finished → store closed.
+//! Stop: no further calls → hosts disconnected, device operations finished → store closed. SIGTERM and SIGINT begin it.
+//! It takes [`CALL_DRAIN`] and the drain of the devices at most, so nothing needs to hurry it: further SIGTERMs, which
+//! service managers and closing terminals send in pairs, are ignored. A person who will not wait presses Ctrl-C again: a
+//! SIGINT that comes [`SECOND_SIGNAL_MIN`] after the first signal, or later, ends the process at once, as a crash would.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::control::dataplane::{DataPlane, ProblemKind};
 use engine::control::{Engine, Options};
@@ -28,6 +31,10 @@ use crate::{Fatal, VERSION, holder, metrics_server, notify, plugins};
 const CONTROL_THREADS: usize = 2;
 /// Calls being served when the stop begins have this long to end.
 const CALL_DRAIN: Duration = Duration::from_secs(5);
+/// A SIGINT sooner than this after the first signal is taken for the same key press.
+const SECOND_SIGNAL_MIN: Duration = Duration::from_secs(1);
+/// Pause between two looks for what an operator should be warned about.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Runs the engine until a signal stops it.
 pub(crate) fn run(config: &Config, environment: &Environment) -> Result<ExitCode, Fatal> {
@@ -47,11 +54,9 @@ async fn serve(
 ) -> Result<ExitCode, Fatal> {
     let mut signals = Signals::listen()?;
     let grpc = listen(config, &config.grpc, "--grpc")?;
-    let metrics = config
-        .metrics
-        .as_ref()
-        .map(|address| listen(config, address, "--metrics"))
-        .transpose()?;
+    let metrics = config.metrics.as_ref();
+    let metrics = metrics.map(|address| listen(config, address, "--metrics"));
+    let metrics = metrics.transpose()?;
     for address in &config.nvmf.listen {
         // The reactors listen themselves; asked here, the line can name the setting.
         drop(try_listen(config, address, "--nvmf")?);
@@ -59,13 +64,14 @@ async fn serve(
     let reservations: Arc<dyn ReservationStore> = Arc::<Store>::clone(&store);
     let plugins = plugins::start(config)?;
     let plane = PlaneConfig::new(config, VERSION);
-    let plane = Plane::start_with(plane, reservations, &plugins);
+    let plane = Plane::start_from(plane, reservations, &plugins);
     let plane = plane.map_err(|problem| reactors_failed(config, &problem))?;
     let data_plane: Arc<dyn DataPlane> = Arc::<Plane>::clone(&plane);
     let engine = Engine::start(Arc::clone(&store), data_plane, options(config)).await;
     let engine = engine.map_err(|error| Fatal::Other(error.to_string()))?;
 
     let grpc_address = address_of(&grpc)?;
+    let metrics_address = metrics.as_ref().map(address_of).transpose()?;
     let (stop, stopped) = watch::channel(false);
     let mut grpc = tokio::spawn(engine_grpc::serve(
         Arc::clone(&engine),
@@ -79,7 +85,8 @@ async fn serve(
             until(stopped),
         ))
     });
-    announce(config, grpc_address, &engine.listening());
+    let warnings = tokio::spawn(look_for_warnings(Arc::clone(&engine)));
+    announce(config, grpc_address, &engine.listening(), metrics_address);
     notify::notify(environment.notify_socket.as_deref(), "READY=1");
 
     let failed = tokio::select! {
@@ -93,12 +100,13 @@ async fn serve(
         }),
     };
     notify::notify(environment.notify_socket.as_deref(), "STOPPING=1");
-    signals.exit_on_next();
+    signals.exit_on_second_interrupt();
     // Fails only if the servers are gone already.
     let _ = stop.send(true);
     if failed.is_none() && tokio::time::timeout(CALL_DRAIN, grpc).await.is_err() {
         tracing::warn!("calls did not end in time and are cut off");
     }
+    warnings.abort();
     if let Some(metrics) = metrics {
         metrics.abort();
     }
@@ -121,17 +129,29 @@ fn options(config: &Config) -> Options {
     }
 }
 
+/// Has devices looked at now and then; a device logs what it finds itself.
+async fn look_for_warnings(engine: Arc<Engine>) {
+    loop {
+        tokio::time::sleep(WARNING_INTERVAL).await;
+        engine.device_warnings().await;
+    }
+}
+
 /// The one line on standard output.
-fn announce(config: &Config, grpc: SocketAddr, nvmf: &[SocketAddr]) {
+fn announce(config: &Config, grpc: SocketAddr, nvmf: &[SocketAddr], metrics: Option<SocketAddr>) {
     let list: Vec<String> = nvmf.iter().map(SocketAddr::to_string).collect();
     let list = list.join(",");
+    let mut line = format!("ready grpc={grpc} nvmf={list}");
+    if let Some(metrics) = metrics {
+        line.push_str(&format!(" metrics={metrics}"));
+    }
     let mut stdout = std::io::stdout().lock();
-    let printed = writeln!(stdout, "ready grpc={grpc} nvmf={list}").and_then(|()| stdout.flush());
+    let printed = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
     if let Err(error) = printed {
         tracing::warn!(%error, "standard output is closed");
     }
     let state_dir = config.state_dir.display();
-    tracing::info!(version = VERSION, node = config.node_name.as_str(), %grpc, nvmf = %list, %state_dir, "ready");
+    tracing::info!(version = VERSION, node = config.node_name.as_str(), %grpc, nvmf = %list, metrics = metrics.map(tracing::field::display), %state_dir, "ready");
 }
 
 fn reactors_failed(config: &Config, problem: &engine::control::dataplane::Problem) -> Fatal {
@@ -163,7 +183,7 @@ fn listen(config: &Config, listen: &ListenAddress, flag: &str) -> Result<TcpList
 fn address_of(listener: &TcpListener) -> Result<SocketAddr, Fatal> {
     listener
         .local_addr()
-        .map_err(|error| Fatal::Other(format!("--grpc: {error}")))
+        .map_err(|error| Fatal::Other(format!("address of a listener: {error}")))
 }
 
 async fn until(mut stopped: watch::Receiver<bool>) {
@@ -235,15 +255,21 @@ impl Signals {
         }
     }
 
-    /// From here on a signal ends the process at once.
-    fn exit_on_next(mut self) -> JoinHandle<()> {
+    /// From here on SIGTERM is ignored, and SIGINT ends the process at once unless it comes with the first signal.
+    fn exit_on_second_interrupt(mut self) -> JoinHandle<()> {
+        let first = Instant::now();
         tokio::spawn(async move {
-            let number = match self.next().await {
-                "SIGINT" => SignalKind::interrupt().as_raw_value(),
-                _ => SignalKind::terminate().as_raw_value(),
-            };
-            crate::complain("second signal: exiting at once");
-            std::process::exit(128 + number);
+            loop {
+                let name = self.next().await;
+                if name == "SIGINT" && first.elapsed() >= SECOND_SIGNAL_MIN {
+                    crate::complain("SIGINT again: exiting at once");
+                    std::process::exit(128 + SignalKind::interrupt().as_raw_value());
+                }
+                tracing::info!(
+                    signal = name,
+                    "stopping already; Ctrl-C (SIGINT) again exits at once"
+                );
+            }
         })
     }
 }

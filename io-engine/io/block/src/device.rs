@@ -1,6 +1,7 @@
 //! [`BlockDevice`]: the device queue with everything the engine promises around it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sdk::block::{Capabilities, Extent, Geometry, IoError, IoResult, IoTag, Op, Queue, Submitted};
@@ -8,6 +9,7 @@ use sdk::host::{FileDone, Host};
 use units::BlockRange;
 
 use crate::guards::{Admission, Guards};
+use crate::health::Health;
 use crate::request::{InflightIo, OpKind, Request, Stage, Stamps};
 use crate::slots::{Inflight, Slots};
 use crate::slow::{Finished, SlowLog};
@@ -21,7 +23,7 @@ pub struct DeviceConfig {
     pub name: String,
     /// Time from submission after which an I/O is answered `Timeout`.
     pub deadline: Duration,
-    /// Time from reception after which a finished I/O is logged as slow.
+    /// Time from reception, waiting for the host's data not counted, after which a finished I/O is logged as slow.
     pub slow_io: Duration,
     /// Most I/O in flight, at least 1; one more is answered `Busy`.
     pub inflight_max: usize,
@@ -48,8 +50,19 @@ pub struct BlockDevice {
     /// The queue is polled and said that it has work.
     busy: bool,
     offline: Option<&'static str>,
+    health: Arc<Health>,
+    unflushed: Unflushed,
     stats: IoStats,
     slow_log: SlowLog,
+}
+
+/// Changes a flush would make durable.
+#[derive(Default)]
+struct Unflushed {
+    /// Completed without being durable, since the start.
+    changes: u64,
+    /// Of those, the first so many are.
+    flushed: u64,
 }
 
 /// I/O held back, and what may let it go on.
@@ -86,6 +99,8 @@ impl BlockDevice {
             overdue: 0,
             busy: false,
             offline: None,
+            health: Arc::default(),
+            unflushed: Unflushed::default(),
             stats: IoStats::default(),
             slow_log: SlowLog::default(),
             config,
@@ -110,9 +125,10 @@ impl BlockDevice {
             return self.refuse(kind, range);
         }
         let Some((vacant, io_tag)) = self.slots.vacant() else {
-            self.stats.record(kind, 0, false, Duration::ZERO);
+            self.stats.record(kind.into(), 0, false, Duration::ZERO);
             return Submitted::Done(Err(IoError::Busy));
         };
+        let durable = request.is_durable();
         let op = match request {
             Request::Read { range, buf } => Op::Read { range, buf },
             Request::Write { range, buf, fua } if self.guards.is_empty() => {
@@ -122,22 +138,26 @@ impl BlockDevice {
             stepwise => return self.submit_stepwise(host, tag, stepwise, stamps),
         };
         let now = host.now();
+        let io = Inflight {
+            tag,
+            kind,
+            range,
+            durable,
+            orphan: false,
+            received: stamps.received,
+            waits: stamps.waits,
+            submitted: now,
+            stage: Stage::Device,
+            sequence: 0,
+            covers: self.unflushed.changes,
+        };
         match self.queue.submit(host, io_tag, op) {
             Submitted::Done(result) => {
                 self.slots.renew(vacant);
-                let io = finished(tag, kind, range, stamps.received, now, now);
-                Submitted::Done(self.finish(&io, result))
+                Submitted::Done(self.finish(&finished(&io, now), result))
             }
             Submitted::Pending => {
-                self.slots.occupy(Inflight {
-                    tag,
-                    kind,
-                    range,
-                    received: stamps.received,
-                    submitted: now,
-                    stage: Stage::Device,
-                    sequence: 0,
-                });
+                self.slots.occupy(io);
                 Submitted::Pending
             }
         }
@@ -234,8 +254,8 @@ impl BlockDevice {
     }
 
     /// The host of these I/O is gone and may come back to write the same blocks: what the device does not have yet is
-    /// aborted, and later changes of a range wait until an orphaned one in the device has ended, so that it cannot
-    /// overwrite what was acknowledged after it.
+    /// aborted, further steps of what it has included, and later changes of a range wait until an orphaned one in the
+    /// device has ended, so that it cannot overwrite what was acknowledged after it.
     pub fn orphan(&mut self, now: Instant, is_orphan: impl Fn(u64) -> bool) {
         let orphans: Vec<usize> = self
             .slots
@@ -244,6 +264,7 @@ impl BlockDevice {
             .map(|(index, _)| index)
             .collect();
         for index in orphans {
+            self.slots.io(index).orphan = true;
             let io = *self.slots.io(index);
             match io.stage {
                 Stage::Waiting => self.give_up(index, now, IoError::Aborted),
@@ -256,9 +277,15 @@ impl BlockDevice {
     }
 
     /// Answers everything with `Gone` from here on, I/O in flight included.
+    #[cold]
     pub fn take_offline(&mut self, now: Instant, reason: &'static str) {
-        if self.offline.is_none() {
-            tracing::error!(device = %self.config.name, reason, "device taken offline");
+        if self.health.set_offline(reason) {
+            tracing::warn!(
+                device = %self.config.name,
+                reason,
+                fix = "mend the device, then open it again: io-engine-client bdev rescan <device>",
+                "device is offline: every I/O on it fails"
+            );
             self.offline = Some(reason);
         }
         while let Some((index, _)) = self.slots.oldest() {
@@ -266,9 +293,9 @@ impl BlockDevice {
         }
     }
 
-    /// Why the device is offline, if it is.
-    pub fn offline_reason(&self) -> Option<&'static str> {
-        self.offline
+    /// Whether the device is offline and why, for other threads.
+    pub fn health(&self) -> Arc<Health> {
+        Arc::clone(&self.health)
     }
 
     /// The device has this size from here on. Block sizes never change: a device that says so is taken offline.
@@ -279,6 +306,11 @@ impl BlockDevice {
         }
         self.geometry = geometry;
         self.queue.set_geometry(geometry);
+    }
+
+    /// Whether changes were acknowledged that no flush made durable: lost with the device, if it loses its cache.
+    pub fn has_unflushed(&self) -> bool {
+        self.capabilities.volatile_cache && self.unflushed.changes > self.unflushed.flushed
     }
 
     /// Size.
@@ -308,6 +340,7 @@ impl BlockDevice {
             op: io.kind,
             range: io.range,
             received: io.received,
+            waits: io.waits,
             submitted: io.submitted,
             stage: io.stage,
         })
@@ -334,7 +367,7 @@ impl BlockDevice {
 
     #[cold]
     fn refuse(&mut self, kind: OpKind, range: BlockRange) -> Submitted {
-        self.stats.record(kind, 0, false, Duration::ZERO);
+        self.stats.record(kind.into(), 0, false, Duration::ZERO);
         let error = match range.is_within(self.geometry.blocks) {
             true => IoError::Gone,
             false => IoError::OutOfRange,
@@ -351,7 +384,7 @@ impl BlockDevice {
     ) -> Submitted {
         let (kind, range) = (request.kind(), request.range());
         if kind == OpKind::CompareAndWrite && !self.guards.has_room() {
-            self.stats.record(kind, 0, false, Duration::ZERO);
+            self.stats.record(kind.into(), 0, false, Duration::ZERO);
             return Submitted::Done(Err(IoError::Busy));
         }
         let sequence = self.slots.next_sequence();
@@ -359,10 +392,14 @@ impl BlockDevice {
             tag,
             kind,
             range,
+            durable: request.is_durable(),
+            orphan: false,
             received: stamps.received,
+            waits: stamps.waits,
             submitted: host.now(),
             stage: Stage::Waiting,
             sequence,
+            covers: 0,
         });
         *self.slots.work(index) = Work::new(request);
         if kind == OpKind::CompareAndWrite {
@@ -377,6 +414,9 @@ impl BlockDevice {
     /// Takes an I/O as far as it goes; a result is its end, `None` means the device has it or it waits.
     fn drive(&mut self, host: &mut dyn Host, index: usize) -> Option<IoResult> {
         loop {
+            if self.slots.io(index).orphan {
+                return Some(Err(IoError::Aborted));
+            }
             match self.admit(index) {
                 Admission::Go => {}
                 Admission::Refused => return Some(Err(IoError::Timeout)),
@@ -506,8 +546,7 @@ impl BlockDevice {
         if !self.guards.is_empty() {
             self.unguard(index);
         }
-        let io = finished(io.tag, io.kind, io.range, io.received, io.submitted, now);
-        (io.tag, self.finish(&io, result))
+        (io.tag, self.finish(&finished(&io, now), result))
     }
 
     fn unguard(&mut self, index: usize) {
@@ -524,7 +563,7 @@ impl BlockDevice {
             self.done.push_back(done);
             return;
         }
-        let io = finished(io.tag, io.kind, io.range, io.received, io.submitted, now);
+        let io = finished(&io, now);
         let changes = match self.slots.work(index) {
             // The device reads; the write after it will not come.
             Work::Compare { .. } => false,
@@ -554,31 +593,50 @@ impl BlockDevice {
             },
             other => other,
         };
+        if result.is_ok() {
+            match io.kind {
+                OpKind::Write | OpKind::WriteZeroes | OpKind::CompareAndWrite if !io.durable => {
+                    self.unflushed.changes += 1;
+                }
+                OpKind::Flush => self.unflushed.flushed = self.unflushed.flushed.max(io.covers),
+                OpKind::Read
+                | OpKind::Write
+                | OpKind::WriteZeroes
+                | OpKind::Discard
+                | OpKind::Compare
+                | OpKind::CompareAndWrite => {}
+            }
+        }
         let latency = io.completed.saturating_duration_since(io.submitted);
-        self.stats.record(io.kind, bytes, result.is_ok(), latency);
-        if io.completed.saturating_duration_since(io.received) >= self.config.slow_io {
+        self.stats
+            .record(io.kind.into(), bytes, result.is_ok(), latency);
+        if io.ours() >= self.config.slow_io {
             self.stats.slow += 1;
             self.slow_log.record(&self.config.name, io, &result);
+        }
+        if matches!(result, Err(IoError::Gone)) && self.offline.is_none() {
+            let reason = if io.durable {
+                "a flush or durable write failed, and writes since the last flush may be lost"
+            } else {
+                "it, or the medium it stands on, is gone"
+            };
+            self.take_offline(io.completed, reason);
         }
         result
     }
 }
 
 #[inline]
-fn finished(
-    tag: u64,
-    kind: OpKind,
-    range: BlockRange,
-    received: Instant,
-    submitted: Instant,
-    completed: Instant,
-) -> Finished {
+fn finished(io: &Inflight, completed: Instant) -> Finished {
     Finished {
-        tag,
-        kind,
-        range,
-        received,
-        submitted,
+        tag: io.tag,
+        kind: io.kind,
+        range: io.range,
+        durable: io.durable,
+        covers: io.covers,
+        received: io.received,
+        waits: io.waits,
+        submitted: io.submitted,
         completed,
     }
 }

@@ -9,20 +9,25 @@
 //!   counted, never passed on.
 //! - A buffer handed to the device belongs to it until its completion, however late; such I/O is bounded by
 //!   [`DeviceConfig::overdue_max`], past which the device is offline.
-//! - A change acknowledged to the caller is never overwritten by an older one that was answered `Timeout`.
+//! - A change acknowledged to the caller is never overwritten by an older one that was answered `Timeout`, nor by one of a
+//!   host that is gone.
+//! - A device that said once that it is gone, or that written data may be lost, is never believed again: it is offline, and
+//!   everything is answered `Gone` until somebody opens it anew.
 //! - Nothing is allocated per I/O.
 
 #![forbid(unsafe_code)]
 
 mod device;
 mod guards;
+mod health;
 pub mod limits;
 mod request;
 mod slots;
 mod slow;
-mod stats;
+pub mod stats;
 mod work;
 
 pub use device::{BlockDevice, DeviceConfig};
-pub use request::{InflightIo, OpKind, Request, Stage, Stamps};
-pub use stats::{IoStats, Latency, OpStats};
+pub use health::Health;
+pub use request::{InflightIo, OpKind, Request, Stage, Stamps, Waits};
+pub use stats::{CountedOp, IoStats, OpStats};

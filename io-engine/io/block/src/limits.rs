@@ -19,10 +19,6 @@ pub const SLOW_LOG_MAX: u32 = 10;
 /// See [`SLOW_LOG_MAX`].
 pub const SLOW_LOG_WINDOW: Duration = Duration::from_secs(1);
 
-/// Latency buckets: bucket `i` counts latencies from `2^i` up to `2^(i+1)` nanoseconds, the first also zero, the last
-/// (from 9 minutes) everything above.
-pub const LATENCY_BUCKETS: usize = 40;
-
 // A zero buffer is whole blocks of the largest block size, and a reactor hands out buffers up to 1 MiB.
 const _: () = assert!(ZERO_BUF_BYTES[2] == 4096 && ZERO_BUF_BYTES[0] <= 1 << 20);
 const _: () = assert!(CLEAR_BYTES_MAX.is_multiple_of(4096));

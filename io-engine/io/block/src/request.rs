@@ -1,6 +1,6 @@
 //! What can be asked of a device, and what is told about it while it is under way.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sdk::buf::Buf;
 use units::BlockRange;
@@ -118,6 +118,18 @@ impl Request {
         }
     }
 
+    /// Whether its completion promises that something is durable.
+    #[inline]
+    pub const fn is_durable(&self) -> bool {
+        match self {
+            Self::Write { fua, .. }
+            | Self::WriteZeroes { fua, .. }
+            | Self::CompareAndWrite { fua, .. } => *fua,
+            Self::Flush => true,
+            Self::Read { .. } | Self::Discard { .. } | Self::Compare { .. } => false,
+        }
+    }
+
     /// The blocks it concerns; empty at 0 for a flush.
     #[inline]
     pub const fn range(&self) -> BlockRange {
@@ -141,6 +153,29 @@ impl Request {
 pub struct Stamps {
     /// When the command was received.
     pub received: Instant,
+    /// What it waited for between then and its submission.
+    pub waits: Waits,
+}
+
+/// What a command waited for before its submission, in microseconds; saturates at 71 minutes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Waits {
+    /// The host's data: from the moment they were asked for. The one wait that is not ours.
+    pub host_data_us: u32,
+    /// A buffer.
+    pub buffer_us: u32,
+}
+
+impl Waits {
+    /// The wait for the host's data.
+    pub const fn host_data(&self) -> Duration {
+        Duration::from_micros(self.host_data_us as u64)
+    }
+
+    /// The wait for a buffer.
+    pub const fn buffer(&self) -> Duration {
+        Duration::from_micros(self.buffer_us as u64)
+    }
 }
 
 /// Where an I/O in flight is.
@@ -165,6 +200,8 @@ pub struct InflightIo {
     pub range: BlockRange,
     /// When the caller received it.
     pub received: Instant,
+    /// What it waited for before it was submitted.
+    pub waits: Waits,
     /// When it was submitted here.
     pub submitted: Instant,
     /// Where it is.

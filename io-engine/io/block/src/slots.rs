@@ -9,7 +9,7 @@ use std::time::Instant;
 use sdk::block::IoTag;
 use units::BlockRange;
 
-use crate::request::{OpKind, Stage};
+use crate::request::{OpKind, Stage, Waits};
 use crate::work::Work;
 
 const NONE: u32 = u32::MAX;
@@ -21,11 +21,18 @@ pub(crate) struct Inflight {
     pub(crate) tag: u64,
     pub(crate) kind: OpKind,
     pub(crate) range: BlockRange,
+    /// A flush, or a change that must be durable on completion.
+    pub(crate) durable: bool,
+    /// Its host is gone: what the device has of it ends, and nothing follows.
+    pub(crate) orphan: bool,
     pub(crate) received: Instant,
+    pub(crate) waits: Waits,
     pub(crate) submitted: Instant,
     pub(crate) stage: Stage,
     /// Order of submission.
     pub(crate) sequence: u64,
+    /// Of a flush: how many volatile changes had completed before it.
+    pub(crate) covers: u64,
 }
 
 struct Slot {

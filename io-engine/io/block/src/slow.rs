@@ -1,11 +1,14 @@
 //! The slow-I/O log: at most a few lines a second, none lost from the count.
+//!
+//! An I/O is slow by the time that is ours: from reception to completion, less the wait for data the host had yet to send. The
+//! line tells the parts; `device_us` is from submission on and includes waiting for another change of the same blocks.
 
 use std::time::{Duration, Instant};
 
 use sdk::block::IoResult;
 
 use crate::limits::{SLOW_LOG_MAX, SLOW_LOG_WINDOW};
-use crate::request::OpKind;
+use crate::request::{OpKind, Waits};
 use units::BlockRange;
 
 /// A finished I/O with its stamps.
@@ -13,9 +16,22 @@ pub(crate) struct Finished {
     pub(crate) tag: u64,
     pub(crate) kind: OpKind,
     pub(crate) range: BlockRange,
+    pub(crate) durable: bool,
+    pub(crate) covers: u64,
     pub(crate) received: Instant,
+    pub(crate) waits: Waits,
     pub(crate) submitted: Instant,
     pub(crate) completed: Instant,
+}
+
+impl Finished {
+    /// From reception to completion, without the time the host took to send its data.
+    #[inline]
+    pub(crate) fn ours(&self) -> Duration {
+        self.completed
+            .saturating_duration_since(self.received)
+            .saturating_sub(self.waits.host_data())
+    }
 }
 
 /// Rate limit of the log lines of one device.
@@ -33,7 +49,8 @@ impl SlowLog {
         let Some(suppressed) = self.admit(io.completed) else {
             return;
         };
-        let us = |from: Instant, to: Instant| to.saturating_duration_since(from).as_micros();
+        let before = io.submitted.saturating_duration_since(io.received);
+        let waited = io.waits.host_data() + io.waits.buffer();
         let outcome: &dyn std::fmt::Display = match result {
             Ok(_) => &"ok",
             Err(error) => error,
@@ -43,8 +60,11 @@ impl SlowLog {
             tag = io.tag,
             op = io.kind.name(),
             blocks = %io.range,
-            received_to_submitted_us = us(io.received, io.submitted),
-            submitted_to_completed_us = us(io.submitted, io.completed),
+            ours_us = io.ours().as_micros(),
+            waiting_for_buffer_us = io.waits.buffer_us,
+            other_before_device_us = before.saturating_sub(waited).as_micros(),
+            device_us = io.completed.saturating_duration_since(io.submitted).as_micros(),
+            waiting_for_host_data_us = io.waits.host_data_us,
             %outcome,
             suppressed,
             "slow I/O"

@@ -7,7 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use block::{BlockDevice, DeviceConfig, Request, Stamps};
+use block::{BlockDevice, CountedOp, DeviceConfig, Request, Stamps, Waits};
 use conformance::host::Driven;
 use conformance::{Options, run_device};
 use reactor::{DriverChoice, Event, Reactor, ReactorConfig};
@@ -144,6 +144,7 @@ impl Disk {
         let host = &mut self.host.reactor;
         let stamps = Stamps {
             received: host.now(),
+            waits: Waits::default(),
         };
         if let Submitted::Done(result) = self.block.submit(host, self.next_tag, request, stamps) {
             return result;
@@ -217,8 +218,9 @@ fn every_request_does_what_it_says(mut disk: Disk) {
     let error = disk.run(Request::Discard { range: past }).unwrap_err();
     assert_eq!(error, IoError::OutOfRange);
     let stats = disk.block.stats();
-    assert_eq!((stats.writes.count, stats.compares.count), (3, 6));
-    assert_eq!((stats.compares.errors, stats.stray_completions), (2, 0));
+    let compares = stats.of(CountedOp::Compare);
+    assert_eq!((stats.of(CountedOp::Write).ops, compares.ops), (3, 6));
+    assert_eq!((compares.errors, stats.stray_completions), (2, 0));
     assert!(disk.block.is_idle());
     disk.block.close(disk.host.host());
 }

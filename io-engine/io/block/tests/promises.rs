@@ -4,7 +4,7 @@ mod scripted;
 
 use std::time::Duration;
 
-use block::{OpKind, Request, Stage};
+use block::{CountedOp, OpKind, Request, Stage, Waits};
 use scripted::*;
 use sdk::block::{Geometry, IoError, Submitted};
 use sdk::buf::{Buf, Payload};
@@ -24,9 +24,9 @@ fn what_the_device_does_at_once_is_answered_at_once() {
     assert!(rig.device.is_idle());
     assert!(rig.poll().is_none());
     let stats = rig.device.stats();
-    assert_eq!((stats.reads.count, stats.reads.bytes), (1, 4096));
-    let writes = &stats.writes;
-    assert_eq!((writes.count, writes.bytes, writes.errors), (2, 4096, 1));
+    let (reads, writes) = (stats.of(CountedOp::Read), stats.of(CountedOp::Write));
+    assert_eq!((reads.ops, reads.bytes), (1, 4096));
+    assert_eq!((writes.ops, writes.bytes, writes.errors), (2, 4096, 1));
 }
 
 #[test]
@@ -45,15 +45,18 @@ fn what_is_pending_is_answered_once_with_its_latency() {
     assert_eq!(result.unwrap().unwrap().len(), 4096);
     assert!(rig.poll().is_none());
     assert!(rig.device.is_idle());
-    let latency = rig.device.stats().reads.latency;
+    let reads = rig.device.stats().of(CountedOp::Read);
     assert_eq!(
-        (latency.sum_ns, latency.min_ns, latency.max_ns),
+        (
+            reads.latency_ns_sum,
+            reads.latency_ns_min,
+            reads.latency_ns_max
+        ),
         (3000, 3000, 3000)
     );
-    // 3000 ns are from 2^11 up to 2^12.
-    assert_eq!(latency.buckets[11], 1);
+    assert_eq!(reads.histogram[block::stats::bucket_of(3000)], 1);
     rig.device.reset_stats();
-    assert_eq!(rig.device.stats().reads.count, 0);
+    assert_eq!(rig.device.stats().of(CountedOp::Read).ops, 0);
 }
 
 #[test]
@@ -90,7 +93,10 @@ fn another_block_size_takes_the_device_offline() {
         blocks: Blocks(1),
     };
     rig.device.set_geometry(now, other);
-    assert_eq!(rig.device.offline_reason(), Some("its block size changed"));
+    assert_eq!(
+        rig.device.health().offline_reason(),
+        Some("its block size changed")
+    );
     let (answered, result) = rig.poll().unwrap();
     assert_eq!((answered, result.unwrap_err()), (tag, IoError::Gone));
 }
@@ -148,7 +154,7 @@ fn too_many_overdue_take_the_device_offline() {
     }
     let (answered, result) = rig.poll().unwrap();
     assert_eq!((answered, result.unwrap_err()), (younger, IoError::Gone));
-    assert!(rig.device.offline_reason().is_some());
+    assert!(rig.device.health().offline_reason().is_some());
     assert_eq!(rig.answer(read(0, 1)).unwrap_err(), IoError::Gone);
     // What the device says afterwards changes nothing.
     for _ in 0..=OVERDUE_MAX + 1 {
@@ -231,27 +237,77 @@ fn a_read_with_the_wrong_length_is_a_medium_error() {
     rig.start(read(4, 8));
     rig.device_reads(&[0; 4095]);
     assert_eq!(rig.poll().unwrap().1.unwrap_err(), IoError::Medium(range));
-    assert_eq!(rig.device.stats().reads.errors, 2);
+    assert_eq!(rig.device.stats().of(CountedOp::Read).errors, 2);
 }
 
 #[test]
-fn slow_io_is_counted_from_its_reception() {
+fn slow_io_is_counted_from_its_reception_without_waiting_for_the_host() {
     let mut rig = Rig::new();
-    let stamps = block::Stamps {
-        received: rig.host.now(),
+    let ms = |ms: u64| Duration::from_millis(ms);
+    let mut io = |host_data_us, before, device| {
+        let stamps = block::Stamps {
+            received: rig.host.now(),
+            waits: Waits {
+                host_data_us,
+                buffer_us: 0,
+            },
+        };
+        rig.host.advance(before);
+        let said = rig.device.submit(&mut rig.host, 1, read(0, 1), stamps);
+        assert!(matches!(said, Submitted::Pending));
+        rig.host.advance(device);
+        rig.device_answers(None);
+        rig.poll().unwrap().1.unwrap();
+        rig.device.stats().slow
     };
-    rig.host.advance(Duration::from_millis(600));
-    let said = rig.device.submit(&mut rig.host, 1, read(0, 1), stamps);
-    assert!(matches!(said, Submitted::Pending));
-    rig.host.advance(Duration::from_millis(600));
-    rig.device_answers(None);
-    rig.poll().unwrap().1.unwrap();
-    assert_eq!(rig.device.stats().slow, 1);
-    rig.start(read(0, 1));
-    rig.host.advance(Duration::from_millis(600));
-    rig.device_answers(None);
-    rig.poll().unwrap().1.unwrap();
-    assert_eq!(rig.device.stats().slow, 1);
+    assert_eq!(io(0, ms(600), ms(600)), 1);
+    assert_eq!(io(0, ms(0), ms(600)), 1);
+    // 5 s, of which the host took 4.6 to send its data.
+    assert_eq!(io(4_600_000, ms(4_800), ms(200)), 1);
+    assert_eq!(io(4_600_000, ms(5_000), ms(600)), 2);
+}
+
+#[test]
+fn a_device_that_says_it_is_gone_is_offline_and_stays_so() {
+    for (request, word) in [
+        (Request::Flush, "flush"),
+        (zeroes(0, 8), "flush"),
+        (read(0, 8), "gone"),
+        (write(0, 8), "gone"),
+    ] {
+        let mut rig = Rig::new();
+        let health = rig.device.health();
+        let first = rig.start(request);
+        let other = rig.start(read(100, 8));
+        assert_eq!(health.offline_reason(), None);
+        rig.device_answers(Some(IoError::Gone));
+        for tag in [first, other] {
+            let (answered, result) = rig.poll().unwrap();
+            assert_eq!(result.unwrap_err(), IoError::Gone);
+            assert!(answered == tag || rig.device.overdue() == 1);
+        }
+        assert!(
+            health.offline_reason().unwrap().contains(word),
+            "{health:?}"
+        );
+        // A later success of the device is not believed.
+        rig.taken();
+        assert_eq!(rig.answer(Request::Flush).unwrap_err(), IoError::Gone);
+        assert!(rig.taken().is_empty());
+        rig.device_answers(None);
+        assert!(rig.poll().is_none() && rig.device.is_idle());
+    }
+}
+
+#[test]
+fn a_refusal_at_once_takes_the_device_offline_too() {
+    let mut rig = Rig::new();
+    let pending = rig.start(write(8, 8));
+    rig.script().at_once.push_back(Err(IoError::Gone));
+    assert_eq!(rig.answer(Request::Flush).unwrap_err(), IoError::Gone);
+    assert!(rig.device.health().offline_reason().is_some());
+    let (answered, result) = rig.poll().unwrap();
+    assert_eq!((answered, result.unwrap_err()), (pending, IoError::Gone));
 }
 
 #[test]
@@ -306,4 +362,57 @@ fn a_write_whose_host_is_gone_cannot_overwrite_what_is_acknowledged_after_it() {
     rig.device_answers(None);
     assert_eq!(rig.poll().unwrap().0, again);
     assert!(rig.device.is_idle());
+}
+
+#[test]
+fn of_a_host_that_is_gone_the_device_gets_no_further_step() {
+    let mut rig = Rig::with(|capabilities| capabilities.write_zeroes = sdk::block::Support::None);
+    let (old, new) = ([7; 512], [8; 512]);
+    let lost = [
+        rig.start(zeroes(0, 1200)),
+        rig.start(zeroes(600, 1200)),
+        rig.start(compare_and_write(5000, &old, &new)),
+    ];
+    assert_eq!(rig.taken().len(), 3, "first pieces, and the compare's read");
+    let now = rig.host.now();
+    rig.device.orphan(now, |tag| lost.contains(&tag));
+    rig.device_answers(None);
+    rig.device_answers(None);
+    rig.device_reads(&old);
+    for tag in lost {
+        let (answered, result) = rig.poll().unwrap();
+        assert_eq!((answered, result.unwrap_err()), (tag, IoError::Aborted));
+    }
+    assert!(rig.taken().is_empty(), "neither pieces nor the write");
+    assert!(rig.device.is_idle());
+}
+
+#[test]
+fn acknowledged_changes_are_unflushed_until_a_flush_that_began_after_them() {
+    let mut rig = Rig::new();
+    assert!(!rig.device.has_unflushed());
+    rig.start(write(0, 8));
+    assert!(!rig.device.has_unflushed(), "not acknowledged");
+    rig.start(Request::Flush);
+    rig.device_answers(None);
+    rig.poll().unwrap().1.unwrap();
+    rig.device_answers(None);
+    rig.poll().unwrap().1.unwrap();
+    assert!(rig.device.has_unflushed(), "the flush began before");
+    rig.start(Request::Flush);
+    rig.device_answers(Some(IoError::Aborted));
+    rig.poll().unwrap().1.unwrap_err();
+    assert!(rig.device.has_unflushed(), "the flush failed");
+    rig.script().at_once.push_back(Ok(None));
+    rig.answer(Request::Flush).unwrap();
+    assert!(!rig.device.has_unflushed());
+    // Durable by itself.
+    rig.start(zeroes(0, 8));
+    rig.device_answers(None);
+    rig.poll().unwrap().1.unwrap();
+    assert!(!rig.device.has_unflushed());
+    let mut rig = Rig::with(|capabilities| capabilities.volatile_cache = false);
+    rig.script().at_once.push_back(Ok(None));
+    rig.answer(write(0, 8)).unwrap();
+    assert!(!rig.device.has_unflushed(), "there is no cache to lose");
 }

@@ -49,6 +49,7 @@ struct EchoFabric {
     events: VecDeque<FabricEvent>,
     timeout: Option<Instant>,
     connections: usize,
+    sent: Option<(ConnId, usize)>,
 }
 
 impl FabricDriver for EchoFabrics {
@@ -78,7 +79,7 @@ impl Fabric for EchoFabric {
         stream: StreamId,
         local: SocketAddr,
         peer: SocketAddr,
-    ) {
+    ) -> Option<ConnId> {
         self.connections += 1;
         self.timeout = Some(host.now() + Duration::from_secs(3));
         let conn = ConnId(stream.0);
@@ -151,7 +152,13 @@ impl Fabric for EchoFabric {
         });
     }
 
-    fn flush(&mut self, _: &mut dyn Host) {}
+    fn flush(&mut self, _: &mut dyn Host) {
+        self.sent = Some((ConnId(6), 4096));
+    }
+
+    fn poll_sent(&mut self) -> Option<(ConnId, usize)> {
+        self.sent.take()
+    }
 
     fn close(&mut self, _: &mut dyn Host, conn: ConnId, reason: &'static str) {
         self.connections -= 1;
@@ -185,6 +192,7 @@ fn settings() -> FabricSettings {
         header_digest: true,
         data_digest: false,
         handshake_timeout: Duration::from_millis(1500),
+        progress_timeout: Duration::from_millis(2500),
     }
 }
 
@@ -210,7 +218,8 @@ fn a_transport_hears_and_says_everything() {
         "10.0.0.1:8420".parse().unwrap(),
         "[fe80::1]:77".parse().unwrap(),
     );
-    fabric.handle_accepted(&mut host, StreamId(5), local, peer);
+    let named = fabric.handle_accepted(&mut host, StreamId(5), local, peer);
+    assert_eq!(named, Some(ConnId(5)));
     match fabric.poll_event() {
         Some(FabricEvent::Connected {
             conn,
@@ -228,6 +237,10 @@ fn a_transport_hears_and_says_everything() {
     fabric.handle_timeout(&mut host);
     assert_eq!(fabric.poll_timeout(), None);
     assert_eq!(fabric.connections(), 1);
+    assert_eq!(fabric.poll_sent(), None);
+    fabric.flush(&mut host);
+    assert_eq!(fabric.poll_sent(), Some((ConnId(6), 4096)));
+    assert_eq!(fabric.poll_sent(), None);
 
     fabric.handle_readable(&mut host, StreamId(5));
     match fabric.poll_event() {

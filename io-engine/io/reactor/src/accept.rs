@@ -64,6 +64,9 @@ impl Core {
     }
 
     pub(crate) fn accept<M>(&mut self, events: &mut Vec<Event<M>>) {
+        while let Some((what, count)) = self.log.poll_summary(self.now) {
+            tracing::warn!(what, count, "and as many more within a second");
+        }
         for at in 0..self.listeners.list.len() {
             if self.listeners.list[at].is_due(self.now) {
                 self.accept_from(at, events);
@@ -98,7 +101,7 @@ impl Core {
                 // Our own listeners are TCP: a connection without addresses is one that died in the queue.
                 Attempt::Stream(_, None) if owner.is_none() => {}
                 Attempt::Stream(fd, ends) => {
-                    socket::configure(fd.as_fd(), &self.sockets);
+                    socket::configure(fd.as_fd(), &self.sockets, &mut self.log, self.now);
                     if let Some(stream) = self.streams.insert(fd, self.now) {
                         events.extend(arrival(listener, owner, stream, ends));
                     }
@@ -116,11 +119,13 @@ impl Core {
     /// Connections wait in the listen queue for a while; trying at once would only burn the CPU.
     fn pause_accepting(&mut self, at: usize, reason: &dyn fmt::Display) {
         let listener = &mut self.listeners.list[at];
-        tracing::warn!(
-            listener = listener.id.0,
-            %reason,
-            "cannot accept connections, pausing 100 ms"
-        );
+        if self.log.admit(self.now, "accepting paused") {
+            tracing::warn!(
+                listener = listener.id.0,
+                %reason,
+                "cannot accept connections, pausing 100 ms"
+            );
+        }
         listener.pause(self.now);
         stats::add(&self.stats.accept_pauses, 1);
     }

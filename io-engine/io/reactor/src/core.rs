@@ -18,6 +18,7 @@ use crate::config::{ReactorConfig, ReactorError, SocketOptions};
 use crate::driver::{Completion, Direction, Driver, GENERATION_MASK, Source, Watch};
 use crate::files::{Files, Step};
 use crate::listener::Listeners;
+use crate::log_limit::LogLimit;
 use crate::mailbox::Bell;
 use crate::quota;
 use crate::reactor::Event;
@@ -28,6 +29,9 @@ use crate::wakes::Wakes;
 
 /// How often operations in flight are looked over for overdue ones; bounds a sleep while there are any.
 const OVERDUE_PERIOD: Duration = Duration::from_secs(1);
+
+/// Log lines of one kind a second that peers can cause: a refused socket option, a pause in accepting.
+const LOG_LINES_PER_SECOND: u32 = 1;
 
 /// Everything that does not depend on the type of messages.
 pub(crate) struct Core {
@@ -49,6 +53,8 @@ pub(crate) struct Core {
     unwatched: Vec<StreamId>,
     pub(crate) listeners: Listeners,
     pub(crate) wakes: Arc<Wakes>,
+    /// What peers bring about is logged through it.
+    pub(crate) log: LogLimit,
     pub(crate) bell: Arc<Bell>,
     pub(crate) bell_watch: Watch,
     spin: Spin,
@@ -97,6 +103,7 @@ impl Core {
             unwatched: Vec::new(),
             listeners: Listeners::default(),
             wakes: Wakes::new(bell.clone()),
+            log: LogLimit::new(LOG_LINES_PER_SECOND),
             bell,
             bell_watch: Watch::default(),
             spin: Spin::new(Duration::from_micros(spin_us_max.into()), now),

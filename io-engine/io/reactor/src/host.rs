@@ -63,6 +63,12 @@ impl<M: Send + 'static> Host for Reactor<M> {
         }
     }
 
+    fn end_stream(&mut self, stream: StreamId) {
+        if let Some(stream) = self.core.streams.stream_mut(stream) {
+            socket::end(stream.fd.as_fd());
+        }
+    }
+
     fn close_stream(&mut self, stream: StreamId) {
         drop(self.core.take_stream(stream));
     }
@@ -72,8 +78,8 @@ impl<M: Send + 'static> Host for Reactor<M> {
     }
 
     fn attach_stream(&mut self, fd: OwnedFd) -> Result<StreamId, HostError> {
-        socket::configure(fd.as_fd(), &self.core.sockets);
         let now = self.core.now;
+        socket::configure(fd.as_fd(), &self.core.sockets, &mut self.core.log, now);
         self.core.streams.insert(fd, now).ok_or(HostError::TooMany)
     }
 

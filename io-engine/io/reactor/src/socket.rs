@@ -3,7 +3,7 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -12,6 +12,7 @@ use rustix::net::{
 };
 
 use crate::config::SocketOptions;
+use crate::log_limit::LogLimit;
 
 /// Idle time before the first keep-alive probe, time between probes, and probes before the connection fails: a silent
 /// dead host is noticed within a minute even when nothing is being sent to it.
@@ -54,17 +55,29 @@ pub(crate) fn send(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> Result<usize, Er
     }
 }
 
+/// Ends the sending side. One whose peer is gone already has no such side, and learns it by receiving.
+pub(crate) fn end(fd: BorrowedFd<'_>) {
+    let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Write);
+}
+
 /// Sets what `options` asks for and what a storage connection always wants. A socket that is not TCP keeps its own
 /// ways; a refused option is logged, because a connection without it still works.
-pub(crate) fn configure(fd: BorrowedFd<'_>, options: &SocketOptions) {
+pub(crate) fn configure(
+    fd: BorrowedFd<'_>,
+    options: &SocketOptions,
+    log: &mut LogLimit,
+    now: Instant,
+) {
     if !matches!(
         sockopt::socket_domain(fd),
         Ok(AddressFamily::INET | AddressFamily::INET6)
     ) {
         return;
     }
-    let told = |what: &'static str, result: rustix::io::Result<()>| {
-        if let Err(error) = result {
+    let mut told = |what: &'static str, result: rustix::io::Result<()>| {
+        if let Err(error) = result
+            && log.admit(now, what)
+        {
             tracing::warn!(option = what, %error, "socket option refused");
         }
     };

@@ -1,7 +1,7 @@
 //! Drivers and devices behind tables.
 
 use std::ffi::c_void;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use abi::*;
 use units::Blocks;
@@ -126,10 +126,12 @@ pub(super) struct RemoteDevice {
     capabilities: Capabilities,
     uuid: Option<[u8; 16]>,
     origin: Origin,
+    /// Held by calls that take `&self`: a device is called by one thread at a time.
+    calling: Mutex<()>,
 }
 
 // SAFETY: a device may be called by any thread, one at a time (contract of `IoeDeviceTable`); only methods that take
-// `&mut self` call it.
+// `&mut self`, or hold `calling`, call it.
 unsafe impl Send for RemoteDevice {}
 // SAFETY: as above.
 unsafe impl Sync for RemoteDevice {}
@@ -238,6 +240,7 @@ impl RemoteDevice {
             capabilities: facts.capabilities,
             uuid: facts.uuid,
             origin,
+            calling: Mutex::new(()),
         }))
     }
 
@@ -313,6 +316,10 @@ impl Device for RemoteDevice {
         }
     }
 
+    fn warning(&self) -> Option<String> {
+        self.ask_warning()
+    }
+
     fn handle_command(&mut self, line: &str) -> Result<String, OpenError> {
         let Some(command) = self.calls.table.command else {
             return Err(self.lacks("the device takes no commands"));
@@ -324,6 +331,16 @@ impl Device for RemoteDevice {
             unsafe { command(self.context, lend(line), room.raw(), failure) }
         })?;
         Ok(String::from_utf8_lossy(room.written()).into_owned())
+    }
+}
+
+impl RemoteDevice {
+    fn ask_warning(&self) -> Option<String> {
+        let warning = self.calls.table.warning?;
+        let _calling = self.calling.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: room lent for the call, which is the only one.
+        let text = ask(|room| unsafe { warning(self.context, room) });
+        (!text.is_empty()).then_some(text)
     }
 }
 

@@ -144,6 +144,7 @@ static DEVICE_TABLE: IoeDeviceTable = IoeDeviceTable {
     queue_open: Some(queue_open),
     resize: Some(resize),
     command: Some(command),
+    warning: Some(warning),
     close: Some(close),
 };
 
@@ -258,6 +259,15 @@ unsafe extern "C" fn command(
             // SAFETY: room lent for the call.
             Err(error) => unsafe { refuse(failure, &error) },
         }
+    })
+}
+
+unsafe extern "C" fn warning(device: *mut c_void, room: *mut IoeText) -> i32 {
+    // SAFETY: the owner's call.
+    unsafe { cell(device) }.enter("warning", |device| {
+        // SAFETY: room lent for the call.
+        unsafe { fill_text(room, device.warning().as_deref().unwrap_or_default()) };
+        IOE_OK
     })
 }
 

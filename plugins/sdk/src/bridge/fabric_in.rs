@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::ffi::c_void;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use abi::*;
 use nvme_spec::{Cqe, Sqe};
@@ -95,7 +95,7 @@ impl FabricDriver for RemoteFabricDriver {
         _services: &Arc<dyn Services>,
     ) -> Result<Box<dyn Fabric>, OpenError> {
         let flag = |set, flag| if set { flag } else { 0 };
-        let timeout_ms = settings.handshake_timeout.as_millis();
+        let ms = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         let settings = IoeFabricSettings {
             size: size_of::<IoeFabricSettings>() as u32,
             flags: flag(settings.header_digest, IOE_FABRIC_HEADER_DIGEST)
@@ -104,8 +104,8 @@ impl FabricDriver for RemoteFabricDriver {
             in_capsule_bytes: settings.in_capsule_bytes,
             transfer_bytes_max: settings.transfer_bytes_max,
             queue_depth: settings.queue_depth,
-            handshake_timeout_ms: u32::try_from(timeout_ms).unwrap_or(u32::MAX),
-            reserved: 0,
+            handshake_timeout_ms: ms(settings.handshake_timeout),
+            progress_timeout_ms: ms(settings.progress_timeout),
         };
         let mut raw = IoeFabric {
             table: std::ptr::null(),
@@ -235,6 +235,7 @@ struct Calls {
         u64,
         *const IoeAddress,
         *const IoeAddress,
+        *mut u64,
     ) -> i32,
     readable: OnStream,
     writable: OnStream,
@@ -243,6 +244,7 @@ struct Calls {
     fetch: unsafe extern "C" fn(*mut c_void, u64, u32, u64, *const IoeBuf) -> i32,
     respond: unsafe extern "C" fn(*mut c_void, u64, *const IoeFabricAnswer) -> i32,
     flush: OnHost,
+    sent: unsafe extern "C" fn(*mut c_void, *mut u64, *mut u64) -> i32,
     close: unsafe extern "C" fn(*mut c_void, *const IoeHost, u64, IoeStr) -> i32,
     detach: unsafe extern "C" fn(*mut c_void, *const IoeHost, u64, *mut *mut c_void) -> i32,
     attach: unsafe extern "C" fn(*mut c_void, *const IoeHost, *mut c_void, *mut IoeAttached) -> i32,
@@ -261,6 +263,7 @@ impl Calls {
             fetch: table.fetch?,
             respond: table.respond?,
             flush: table.flush?,
+            sent: table.sent?,
             close: table.close?,
             detach: table.detach?,
             attach: table.attach?,
@@ -358,17 +361,18 @@ impl Fabric for RemoteFabric {
         stream: StreamId,
         local: SocketAddr,
         peer: SocketAddr,
-    ) {
+    ) -> Option<ConnId> {
         if self.dead {
             host.close_stream(stream);
-            return;
+            return None;
         }
         let (local, peer) = (address_out(Some(local)), address_out(Some(peer)));
-        // SAFETY: addresses lent for a call on the transport's reactor.
+        let mut conn = 0;
+        // SAFETY: addresses and room lent for a call on the transport's reactor.
         let status = self.call(host, |calls, context, host| unsafe {
-            (calls.accepted)(context, host, stream.0, &local, &peer)
+            (calls.accepted)(context, host, stream.0, &local, &peer, &mut conn)
         });
-        self.heed(status);
+        (self.heed(status) == IOE_OK).then_some(ConnId(conn))
     }
 
     fn handle_readable(&mut self, host: &mut dyn Host, stream: StreamId) {
@@ -484,6 +488,17 @@ impl Fabric for RemoteFabric {
             (calls.flush)(context, host)
         });
         self.heed(status);
+    }
+
+    fn poll_sent(&mut self) -> Option<(ConnId, usize)> {
+        if self.dead {
+            return None;
+        }
+        let (mut conn, mut bytes) = (0, 0);
+        // SAFETY: room for two numbers, lent for the call.
+        let status = unsafe { (self.calls.sent)(self.context, &mut conn, &mut bytes) };
+        let sent = usize::try_from(bytes).unwrap_or(usize::MAX);
+        (self.heed(status) == 1).then_some((ConnId(conn), sent))
     }
 
     fn close(&mut self, host: &mut dyn Host, conn: ConnId, reason: &'static str) {

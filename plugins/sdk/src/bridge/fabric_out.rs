@@ -89,6 +89,7 @@ unsafe extern "C" fn open(
         header_digest: raw.flags & IOE_FABRIC_HEADER_DIGEST != 0,
         data_digest: raw.flags & IOE_FABRIC_DATA_DIGEST != 0,
         handshake_timeout: Duration::from_millis(u64::from(raw.handshake_timeout_ms)),
+        progress_timeout: Duration::from_millis(u64::from(raw.progress_timeout_ms)),
     };
     cell.image.status("open", || {
         let services: Arc<dyn Services> = cell.engine.clone();
@@ -189,6 +190,7 @@ static FABRIC_TABLE: IoeFabricTable = IoeFabricTable {
     fetch: Some(fetch),
     respond: Some(respond),
     flush: Some(flush),
+    sent: Some(sent),
     close: Some(close),
     detach: Some(detach),
     attach: Some(attach),
@@ -210,15 +212,25 @@ unsafe extern "C" fn accepted(
     stream: u64,
     local: *const IoeAddress,
     peer: *const IoeAddress,
+    conn: *mut u64,
 ) -> i32 {
     // SAFETY: the owner's call, with addresses lent for it.
     let (cell, local, peer) = unsafe { (cell(fabric), address_in(&*local), address_in(&*peer)) };
     let (Some(local), Some(peer)) = (local, peer) else {
         return IOE_INVALID;
     };
-    answer(cell.enter_with_host("accepted", host, |fabric, host| {
-        fabric.handle_accepted(host, StreamId(stream), local, peer);
-    }))
+    let accepted = cell.enter_with_host("accepted", host, |fabric, host| {
+        fabric.handle_accepted(host, StreamId(stream), local, peer)
+    });
+    match accepted {
+        Some(Some(named)) => {
+            // SAFETY: room for one number, lent for the call.
+            unsafe { conn.write(named.0) };
+            IOE_OK
+        }
+        Some(None) => IOE_TOO_MANY,
+        None => IOE_PANICKED,
+    }
 }
 
 unsafe extern "C" fn readable(fabric: *mut c_void, host: *const IoeHost, stream: u64) -> i32 {
@@ -324,6 +336,23 @@ unsafe extern "C" fn flush(fabric: *mut c_void, host: *const IoeHost) -> i32 {
     // SAFETY: the owner's call.
     let cell = unsafe { cell(fabric) };
     answer(cell.enter_with_host("flush", host, |fabric, host| fabric.flush(host)))
+}
+
+unsafe extern "C" fn sent(fabric: *mut c_void, conn: *mut u64, bytes: *mut u64) -> i32 {
+    // SAFETY: the owner's call.
+    let cell = unsafe { cell(fabric) };
+    match cell.enter("sent", |fabric| fabric.poll_sent()) {
+        Some(Some((named, count))) => {
+            // SAFETY: room for two numbers, lent for the call.
+            unsafe {
+                conn.write(named.0);
+                bytes.write(count as u64);
+            }
+            1
+        }
+        Some(None) => 0,
+        None => -IOE_PANICKED,
+    }
 }
 
 unsafe extern "C" fn close(

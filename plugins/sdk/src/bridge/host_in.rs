@@ -168,6 +168,13 @@ impl Host for RemoteHost<'_> {
         }
     }
 
+    fn end_stream(&mut self, stream: StreamId) {
+        if let Some(stream_end) = self.table.stream_end {
+            // SAFETY: see above.
+            unsafe { stream_end(self.raw.context, stream.0) }
+        }
+    }
+
     fn close_stream(&mut self, stream: StreamId) {
         if let Some(stream_close) = self.table.stream_close {
             // SAFETY: see above.

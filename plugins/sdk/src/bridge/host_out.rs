@@ -47,6 +47,7 @@ static HOST_TABLE: IoeHostTable = IoeHostTable {
     stream_recv: Some(stream_recv),
     stream_send: Some(stream_send),
     stream_pause: Some(stream_pause),
+    stream_end: Some(stream_end),
     stream_close: Some(stream_close),
     stream_detach: Some(stream_detach),
     stream_attach: Some(stream_attach),
@@ -209,6 +210,11 @@ unsafe extern "C" fn stream_pause(context: *mut c_void, stream: u64, paused: u32
     // SAFETY: lent by `Frame::lend`.
     let frame = unsafe { frame(context) };
     frame.host.pause_stream(StreamId(stream), paused != 0);
+}
+
+unsafe extern "C" fn stream_end(context: *mut c_void, stream: u64) {
+    // SAFETY: lent by `Frame::lend`.
+    unsafe { frame(context) }.host.end_stream(StreamId(stream));
 }
 
 unsafe extern "C" fn stream_close(context: *mut c_void, stream: u64) {

@@ -47,15 +47,15 @@ macro_rules! table {
 table! {
     IoeDriverTable { schemes, open }
     IoeDeviceTable {
-        name, product, geometry, capabilities, uuid, queue_open, resize, command, close,
+        name, product, geometry, capabilities, uuid, queue_open, resize, command, warning, close,
     }
     IoeQueueTable {
         start, submit, poll, file_done, timer, wake, turn, extents, set_geometry, close, drop,
     }
     IoeFabricDriverTable { name, open, parcel_drop }
     IoeFabricTable {
-        accepted, readable, writable, timer, event, fetch, respond, flush, close, detach, attach,
-        connections, drop,
+        accepted, readable, writable, timer, event, fetch, respond, flush, sent, close, detach,
+        attach, connections, drop,
     }
     IoeExportDriverTable { protocol, open, parcel_drop }
     IoeExportServerTable { uri, seat_open, close }

@@ -1,7 +1,7 @@
 //! Every way a peer can break the protocol: the fault, what the terminate request says, and that the connection ends.
 
 use crate::support::*;
-use nvme_spec::Sqe;
+use nvme_spec::{Cqe, Status};
 use nvme_tcp::limits::{TERMINATE_TIMEOUT, TX_BYTES_HIGH};
 use nvme_tcp::*;
 use nvme_tcp_pdu::*;
@@ -20,36 +20,6 @@ fn controller(header: bool, data: bool) -> (ControllerSide, Instant) {
     side.turn(now, &mut Seeded(0)).expect("a good ICReq");
     assert_eq!(side.send(usize::MAX).len(), 128);
     (side, now)
-}
-
-fn icreq(header: bool, data: bool) -> IcReq {
-    IcReq {
-        pfv: 0,
-        hpda_zb: 0,
-        digests: Digests { header, data },
-        maxr2t_zb: 0,
-    }
-}
-
-fn capsule(sqe: Sqe, data: usize) -> Vec<u8> {
-    let pdo = if data > 0 { 72 } else { 0 };
-    let header = CommonHeader::new(PduType::CapsuleCmd, Flags::NONE, pdo, 72 + data as u32);
-    let mut raw = CapsuleCmd { sqe }.to_bytes(header).to_vec();
-    raw.resize(72 + data, 0x5a);
-    raw
-}
-
-fn h2c(flags: Flags, cccid: u16, ttag: u16, datao: u32, len: u32) -> Vec<u8> {
-    let header = CommonHeader::new(PduType::H2cData, flags, 24, 24 + len);
-    let data = DataHeader {
-        cccid,
-        ttag,
-        datao,
-        datal: len,
-    };
-    let mut raw = data.to_bytes(header).to_vec();
-    raw.resize(24 + len as usize, 0x5a);
-    raw
 }
 
 /// Feeds `bytes`, which must end the connection, and reads the terminate request.
@@ -137,10 +107,27 @@ fn capsules_are_checked() {
 
 #[test]
 fn the_in_capsule_limit_is_the_queue_s_once_it_has_one() {
-    let (mut side, now) = controller(false, false);
-    side.core.handle_established(4096);
-    let outcome = ends(&mut side, now, capsule(io(WRITE, 1, 0, 4097), 4097));
-    assert_eq!(outcome, (FaultKind::CapsuleTooLarge, 1, 4));
+    let now = Instant::now();
+    let too_large = (FaultKind::CapsuleTooLarge, 1, 4);
+    let config = ControllerConfig {
+        in_capsule_max: 4096,
+        ..ControllerConfig::default()
+    };
+    // NVMe/TCP: IOCCSZ is about I/O queues, the admin queue takes 8192 bytes; so does one that is not known yet.
+    for (qid, len) in [(None, 8193), (Some(0), 8193), (Some(1), 4097)] {
+        let mut side = ControllerSide::new(config.clone(), now);
+        side.staged = icreq(false, false).to_bytes().to_vec();
+        side.turn(now, &mut Seeded(0)).expect("a good ICReq");
+        side.send(usize::MAX);
+        if let Some(qid) = qid {
+            side.connect(now, qid);
+        }
+        side.staged = capsule(io(WRITE, 1, 0, len - 1), len - 1);
+        side.turn(now, &mut Seeded(0)).expect("within the limit");
+        side.send(usize::MAX);
+        let outcome = ends(&mut side, now, capsule(io(WRITE, 1, 0, len), len));
+        assert_eq!(outcome, too_large, "{qid:?}");
+    }
 }
 
 #[test]
@@ -244,7 +231,7 @@ fn a_failed_connection_takes_what_an_adaptor_still_has_to_say() {
     side.core.submit_fetch(7, FetchTag(1), 600);
     assert!(side.core.cancel_fetch(FetchTag(0)));
     assert!(side.core.cancel_fetch(FetchTag(1)));
-    let cqe = nvme_spec::Cqe::new(7, nvme_spec::Status::INTERNAL_ERROR);
+    let cqe = Cqe::new(7, Status::INTERNAL_ERROR);
     side.core.submit_response(&cqe);
     assert!(!side.core.submit_data(&cqe, 512, DataToken(0), false));
     assert_eq!(side.core.transmit().count(), queued);
@@ -284,9 +271,22 @@ fn a_peer_that_does_not_set_up_is_closed_at_its_deadline() {
     assert_eq!(fault.kind, FaultKind::HandshakeTimeout);
     assert_eq!(core.want(), Want::Close);
 
+    // Nor does a Connect that is refused; one that succeeds does.
     let mut core = Controller::new(config, now);
-    core.handle_established(4096);
-    assert_eq!(core.poll_timeout(), None);
+    let step = core.handle_header(now, &icreq(false, false).to_bytes());
+    assert!(step.is_ok());
+    for (cid, status, deadline) in [
+        (3, Status::CONNECT_INVALID_HOST, Some(now + timeout)),
+        (4, Status::SUCCESS, None),
+    ] {
+        let step = core.handle_header(now, &capsule(connect(cid, 1), 0));
+        assert!(step.is_ok());
+        // The answer of another command is none to Connect.
+        core.submit_response(&Cqe::new(cid + 1, Status::SUCCESS));
+        assert_eq!(core.poll_timeout(), Some(now + timeout));
+        core.submit_response(&Cqe::new(cid, status));
+        assert_eq!(core.poll_timeout(), deadline);
+    }
     assert_eq!(core.handle_timeout(now + timeout * 100), Ok(()));
 }
 

@@ -3,5 +3,6 @@
 mod faults;
 mod host_faults;
 mod pair;
+mod stalls;
 mod states;
 mod support;

@@ -2,6 +2,7 @@
 
 use nvme_spec::{Cqe, Sqe, Status};
 use nvme_tcp::*;
+use nvme_tcp_pdu::{CapsuleCmd, CommonHeader, DataHeader, Flags, IcReq, PduType};
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -9,6 +10,7 @@ pub(crate) const DISK_LEN: usize = 1 << 20;
 pub(crate) const WRITE: u8 = 1;
 pub(crate) const READ: u8 = 2;
 pub(crate) const FLUSH: u8 = 0;
+pub(crate) const FABRICS: u8 = 0x7f;
 
 /// SplitMix64.
 pub(crate) struct Seeded(pub u64);
@@ -56,7 +58,51 @@ pub(crate) fn io(opcode: u8, cid: u16, at: usize, len: usize) -> Sqe {
     sqe
 }
 
+/// A Connect to queue `qid`.
+pub(crate) fn connect(cid: u16, qid: u16) -> Sqe {
+    let mut sqe = Sqe::new(FABRICS, cid, 1);
+    sqe.set_dword(10, u32::from(qid) << 16);
+    sqe
+}
+
+pub(crate) fn icreq(header: bool, data: bool) -> IcReq {
+    IcReq {
+        pfv: 0,
+        hpda_zb: 0,
+        digests: Digests { header, data },
+        maxr2t_zb: 0,
+    }
+}
+
+pub(crate) fn capsule(sqe: Sqe, data: usize) -> Vec<u8> {
+    let pdo = if data > 0 { 72 } else { 0 };
+    let header = CommonHeader::new(PduType::CapsuleCmd, Flags::NONE, pdo, 72 + data as u32);
+    let mut raw = CapsuleCmd { sqe }.to_bytes(header).to_vec();
+    raw.resize(72 + data, 0x5a);
+    raw
+}
+
+pub(crate) fn h2c(flags: Flags, cccid: u16, ttag: u16, datao: u32, len: u32) -> Vec<u8> {
+    let header = CommonHeader::new(PduType::H2cData, flags, 24, 24 + len);
+    let data = DataHeader {
+        cccid,
+        ttag,
+        datao,
+        datal: len,
+    };
+    let mut raw = data.to_bytes(header).to_vec();
+    raw.resize(24 + len as usize, 0x5a);
+    raw
+}
+
 impl ControllerSide {
+    /// Takes a Connect to queue `qid` and answers it.
+    pub(crate) fn connect(&mut self, now: Instant, qid: u16) {
+        self.staged.extend(capsule(connect(0, qid), 0));
+        self.turn(now, &mut Seeded(0)).expect("a good Connect");
+        self.send(usize::MAX);
+    }
+
     pub(crate) fn new(config: ControllerConfig, now: Instant) -> Self {
         let commands = config.commands_max;
         Self {
@@ -158,7 +204,7 @@ impl ControllerSide {
                 let omit = self.may_omit_response;
                 assert!(self.core.submit_data(&cqe, len as u32, token, omit));
             }
-            FLUSH => self.core.submit_response(&cqe),
+            FLUSH | FABRICS => self.core.submit_response(&cqe),
             _ => self
                 .core
                 .submit_response(&Cqe::new(sqe.cid(), Status::INVALID_OPCODE)),

@@ -40,6 +40,8 @@ pub(crate) struct Controller {
 pub(crate) struct Host {
     pub(crate) nqn: String,
     pub(crate) id: [u8; 16],
+    /// Its place in [`crate::hosts::Hosts`].
+    pub(crate) index: u32,
 }
 
 /// Where a controller is in its life (Base 2.0c §3.5, §3.6).

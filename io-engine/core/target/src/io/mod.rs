@@ -314,6 +314,10 @@ impl Target {
             nvm::READ if command.fua => {
                 let range = BlockRange::new(command.start, u64::from(command.blocks));
                 self.commands[index].fua = false;
+                // The namespace may have gone or shrunk while the cache was written.
+                if let Err(status) = self.recheck(index) {
+                    return self.finish(index, status, ReplyData::None);
+                }
                 self.submit(index, IoOp::Read { range });
             }
             nvm::READ => {
@@ -467,7 +471,7 @@ pub(crate) fn check_access(
 
 /// The status a host sees for a device's error; the one place where that is decided.
 ///
-/// What may heal (a device that is gone may come back through another path) is left retryable.
+/// What may heal by itself is left retryable.
 pub(crate) fn io_status(error: IoError, opcode: u8) -> Status {
     match error {
         IoError::OutOfRange => Status::LBA_OUT_OF_RANGE.dnr(),
@@ -478,7 +482,10 @@ pub(crate) fn io_status(error: IoError, opcode: u8) -> Status {
         IoError::Medium => Status::WRITE_FAULT.dnr(),
         IoError::CompareFailed => Status::COMPARE_FAILURE.dnr(),
         IoError::ReservationConflict => Status::RESERVATION_CONFLICT.dnr(),
-        IoError::Gone => Status::INTERNAL_PATH_ERROR,
+        // Offline until an operator mends it. A path error without DNR would be retried on this path for ever by a host with
+        // native multipath; Namespace Not Ready with DNR (Base 2.0c figure 94) ends the command at once, there and under
+        // dm-multipath, and leaves the namespace and the connection for the day it is back.
+        IoError::Gone => Status::NAMESPACE_NOT_READY.dnr(),
         IoError::Timeout => Status::INTERNAL_ERROR,
         IoError::NotSupported => Status::INVALID_OPCODE.dnr(),
         IoError::Aborted => Status::ABORTED_SQ_DELETION,

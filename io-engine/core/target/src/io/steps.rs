@@ -4,7 +4,7 @@
 use nvme_spec::io::{DatasetManagement, DsmRange, NSID_ALL};
 use nvme_spec::opcode::nvm;
 use nvme_spec::{Sqe, Status};
-use units::BlockRange;
+use units::{BlockRange, Blocks};
 
 use super::{Intent, check_access};
 use crate::command::{Extra, State};
@@ -27,8 +27,8 @@ impl Target {
         }
     }
 
-    /// Blocks of one step in the namespace of command `index`, or why it cannot go on.
-    fn step_limit(&mut self, index: u32) -> Result<u64, Status> {
+    /// Blocks of one step in the namespace of command `index` and the size of that, or why it cannot go on.
+    fn step_limits(&mut self, index: u32) -> Result<(u64, u64), Status> {
         let command = &self.commands[index];
         let qpair = &mut self.qpairs[command.qp];
         let namespace = self.subsystems[qpair.subsystem]
@@ -37,17 +37,24 @@ impl Target {
             .ok_or(Status::INVALID_NAMESPACE.dnr())?;
         let host = &self.controllers[qpair.controller].host.id;
         check_access(qpair, namespace, host, Intent::Write)?;
-        Ok(limits::DISCARD_STEP_BYTES >> namespace.shift)
+        Ok((
+            limits::DISCARD_STEP_BYTES >> namespace.shift,
+            namespace.blocks,
+        ))
     }
 
     /// The next part of a Write Zeroes.
     pub(super) fn zero_next(&mut self, index: u32) {
-        let limit = match self.step_limit(index) {
-            Ok(limit) => limit,
+        let (limit, size) = match self.step_limits(index) {
+            Ok(both) => both,
             Err(status) => return self.finish(index, status, ReplyData::None),
         };
         let command = &mut self.commands[index];
         let count = u64::from(command.blocks).min(limit);
+        // The namespace may have shrunk since the step before.
+        if command.start + count > size {
+            return self.finish(index, Status::LBA_OUT_OF_RANGE.dnr(), ReplyData::None);
+        }
         let op = IoOp::WriteZeroes {
             range: BlockRange::new(command.start, count),
             unmap: command.deallocate,
@@ -88,8 +95,8 @@ impl Target {
     }
 
     fn deallocate_next(&mut self, index: u32) {
-        let limit = match self.step_limit(index) {
-            Ok(limit) => limit,
+        let (limit, size) = match self.step_limits(index) {
+            Ok(both) => both,
             Err(status) => return self.finish(index, status, ReplyData::None),
         };
         let command = &mut self.commands[index];
@@ -107,6 +114,10 @@ impl Target {
             }
         }
         match step {
+            // The namespace may have shrunk since the ranges were checked.
+            Some(range) if !range.is_within(Blocks(size)) => {
+                self.finish(index, Status::LBA_OUT_OF_RANGE.dnr(), ReplyData::None);
+            }
             Some(range) => {
                 self.submit(index, IoOp::Discard { range });
             }

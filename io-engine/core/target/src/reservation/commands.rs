@@ -168,9 +168,16 @@ impl Target {
             return;
         };
         let pending = self.persists.pending.remove(at);
-        let Some(index) = self.commands.check(pending.command) else {
-            return;
-        };
+        let (subsystem, nsid) = (pending.subsystem, pending.nsid);
+        // The command outlives its connection for as long as it is being persisted.
+        if let Some(index) = self.commands.check(pending.command) {
+            self.end_persisted(index, pending, ok);
+        }
+        // Whatever became of it, others wait.
+        self.resume_reservations(subsystem, nsid);
+    }
+
+    fn end_persisted(&mut self, index: u32, pending: Pending, ok: bool) {
         let is_same = self
             .subsystems
             .get(pending.subsystem)
@@ -184,7 +191,6 @@ impl Target {
             // Also when the host is gone: what is stored is what holds.
             self.apply(pending.subsystem, pending.nsid, index, pending.outcome);
         }
-        self.resume_reservations(pending.subsystem, pending.nsid);
     }
 
     /// Lets the commands go on that waited for the namespace.

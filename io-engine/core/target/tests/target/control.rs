@@ -298,3 +298,34 @@ fn keep_alive_timeouts_are_kept_within_the_configured_bounds() {
         world.pump();
     }
 }
+
+#[test]
+fn discovery_controllers_are_listed_apart() {
+    let mut world = World::new();
+    let (admin, cntlid) = world.connect_admin(HOST_A, DISCOVERY_NQN);
+    let listed = world.target.discovery_controllers();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(
+        (
+            listed[0].hostnqn.as_str(),
+            listed[0].cntlid,
+            listed[0].admin
+        ),
+        (HOST_A, cntlid, admin)
+    );
+    assert_eq!(listed[0].io_queues, 0);
+    assert_eq!(
+        world.target.controllers(world.subsystem).unwrap(),
+        Vec::new()
+    );
+    world.target.handle_disconnected(world.now, admin);
+    assert!(world.target.discovery_controllers().is_empty());
+}
+
+#[test]
+fn each_queue_is_told_to_belong_to_a_host_before_its_connect_is_answered() {
+    let mut world = World::new();
+    let host = world.host(HOST_A);
+    assert_eq!(world.associated, [host.admin, host.io]);
+    assert_eq!(world.target.describe(host.io).unwrap().1, HOST_A);
+}

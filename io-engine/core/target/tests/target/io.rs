@@ -143,8 +143,8 @@ fn device_errors_become_statuses() {
         ),
         (
             IoError::Gone,
-            Status::INTERNAL_PATH_ERROR,
-            Status::INTERNAL_PATH_ERROR,
+            Status::NAMESPACE_NOT_READY.dnr(),
+            Status::NAMESPACE_NOT_READY.dnr(),
         ),
         (
             IoError::Busy,
@@ -263,6 +263,68 @@ fn a_long_write_zeroes_goes_in_steps() {
     }
     assert_eq!(at, 100 + 65536);
     assert_eq!(world.status(host.io, cid), Some(Status::SUCCESS));
+}
+
+#[test]
+fn no_step_reaches_past_the_end_of_a_namespace_that_shrank() {
+    // NVM Command Set 1.0c §3.2: LBA Out of Range, whichever step of a command meets the new end.
+    let size = 1 << 20;
+    let long = (limits::DISCARD_STEP_BYTES / 4096) as u32 + 8;
+    let flags = |mut sqe: Sqe| {
+        sqe.set_flags(0x40);
+        sqe
+    };
+    let fua = BlockCommand {
+        fua: true,
+        ..block(0, 8)
+    };
+    let command = DatasetManagement {
+        ranges: 1,
+        deallocate: true,
+    };
+    let list = ranges(&[(0, long)]);
+    let cases: [(Sqe, &[u8], u64); 3] = [
+        (
+            flags(block(0, long).emit(nvm::WRITE_ZEROES, 1, 2, Sgl([0; 16]))),
+            &[],
+            u64::from(long),
+        ),
+        (
+            command.emit(2, 2, Sgl::in_capsule(0, 16)),
+            &list,
+            u64::from(long),
+        ),
+        (fua.emit(nvm::READ, 3, 2, Sgl::transport(8 * 4096)), &[], 8),
+    ];
+    for (sqe, data, end) in cases {
+        for (blocks, status) in [
+            (end, Status::SUCCESS),
+            (end - 1, Status::LBA_OUT_OF_RANGE.dnr()),
+        ] {
+            let mut world = World::new();
+            let mut large = namespace(2);
+            large.block_size = units::BlockSize::B4096;
+            large.blocks = units::Blocks(size);
+            world.target.add_namespace(world.subsystem, large).unwrap();
+            let host = world.host(HOST_A);
+            world.hold_io = true;
+            world.send(host.io, &sqe, data);
+            world
+                .target
+                .resize_namespace(world.subsystem, 2, units::Blocks(blocks))
+                .unwrap();
+            while let Some((cmd, ..)) = world.held_io.pop() {
+                if let Some(IoOp::Read { .. }) = world.io_log.last() {
+                    world.provide(cmd, vec![0; 8 * 4096]);
+                }
+                world.target.handle_io_done(world.now, cmd, Ok(()));
+                world.pump();
+            }
+            assert_eq!(world.status(host.io, sqe.cid()), Some(status), "{sqe:?}");
+            let steps = if status.is_success() { 2 } else { 1 };
+            assert_eq!(world.io_log.len(), steps, "{:?}", world.io_log);
+        }
+    }
 }
 
 fn ranges(list: &[(u64, u32)]) -> Vec<u8> {

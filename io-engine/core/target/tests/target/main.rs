@@ -5,6 +5,7 @@ mod connect;
 mod control;
 mod fused;
 mod hostile;
+mod hosts;
 mod io;
 mod reservations;
 mod world;

@@ -37,6 +37,7 @@ pub(crate) struct World {
     pub(crate) replies: Vec<Reply>,
     pub(crate) disconnects: Vec<(QpairId, DisconnectReason)>,
     pub(crate) events: Vec<ControllerEvent>,
+    pub(crate) associated: Vec<QpairId>,
     pub(crate) unrouted: Vec<(QpairId, Box<nvme_target::UnroutedConnect>)>,
     pub(crate) released: usize,
     /// Device operations are kept in `held_io` while this is on.
@@ -128,6 +129,7 @@ impl World {
             replies: Vec::new(),
             disconnects: Vec::new(),
             events: Vec::new(),
+            associated: Vec::new(),
             unrouted: Vec::new(),
             released: 0,
             hold_io: false,
@@ -267,6 +269,7 @@ impl World {
                     self.buffers.remove(&cmd.index());
                 }
                 Output::Disconnect { qp, reason } => self.disconnects.push((qp, reason)),
+                Output::Associated { qp } => self.associated.push(qp),
                 Output::Unrouted { qp, connect } => self.unrouted.push((qp, connect)),
                 Output::Persist { token, request } => {
                     if self.hold_persist {
@@ -302,6 +305,11 @@ impl World {
             self.target.handle_data(self.now, cmd, &[], true);
         }
         self.pump();
+    }
+
+    /// What the device read for `cmd`.
+    pub(crate) fn provide(&mut self, cmd: CmdId, data: Vec<u8>) {
+        self.buffers.insert(cmd.index(), data);
     }
 
     /// The device does `op`.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::dataplane::{DeviceInfo, Problem, ProblemKind};
+use super::dataplane::{DeviceHandle, DeviceInfo, Problem, ProblemKind, Writers};
 use super::device_uri::{Existing, Wanted};
 use super::registry::{DeviceEntry, no_device};
 use super::{Bdev, Engine, identity};
@@ -14,7 +14,7 @@ impl Engine {
     /// Opens the device `uri` names and remembers it.
     ///
     /// A URI with `rescan` or `resize` changes the size of a device that exists; a faulted device of the same URI is
-    /// opened again.
+    /// opened again, one that was lost while it was served included: its identity, its shares and their hosts stay.
     ///
     /// # Errors
     /// `InvalidUri`, `AlreadyExists`, and whatever opening it meets. Nothing is remembered then.
@@ -24,17 +24,21 @@ impl Engine {
             .await
     }
 
-    /// Closes the device `uri` created and forgets it with its identity and its reservations. Its own share ends.
+    /// Closes the device `uri` created and forgets it with its identity and its reservations. Its own share ends. Done means
+    /// that no host writes to it any longer and the engine has let go of it.
     ///
     /// # Errors
-    /// `InvalidUri`, `NotFound`, `Busy` while it is a namespace of another subsystem.
+    /// `InvalidUri`, `NotFound`, `Busy` while it is a namespace of another subsystem; `Timeout` or `Busy` when the device does
+    /// not give back what it holds: it is forgotten then, so that it does not come back with the next start, but listed till a
+    /// repetition succeeds.
     pub async fn destroy_bdev(self: &Arc<Self>, uri: &str) -> Result<(), Problem> {
         let wanted = Wanted::parse(uri)?;
         self.change(|engine| async move { engine.destroy(wanted).await })
             .await
     }
 
-    /// Opens a faulted device again, or takes over the size of the medium of an open one.
+    /// Opens a faulted device again, one that was lost while it was served included, or takes over the size of the medium of
+    /// an open one.
     ///
     /// # Errors
     /// `NotFound`, `Unsupported`, and whatever opening it meets.
@@ -48,12 +52,12 @@ impl Engine {
                 .cloned()
                 .ok_or_else(|| no_device(&name))?;
             match &entry.open {
-                Ok(info) => {
+                Ok(info) if engine.plane().device_fault(info.handle).is_none() => {
                     engine
                         .resize(&name, info, None, entry.record.clone())
                         .await?
                 }
-                Err(_) => engine.reopen(&name, entry.record).await?,
+                Ok(_) | Err(_) => engine.reopen(&name, entry).await?,
             }
             engine.bdev(&name).ok_or_else(|| no_device(&name))
         })
@@ -82,10 +86,10 @@ impl Engine {
             Problem::new(ProblemKind::AlreadyExists, detail)
         };
         let same_scheme = entry.record.uri.split("://").next() == Some(wanted.scheme.as_str());
+        if self.fault_of(&entry).is_some() && wanted.is_of(&entry.record) {
+            return self.reopen(name, entry).await;
+        }
         match (&entry.open, wanted.existing) {
-            (Err(_), _) if entry.record.uri == wanted.lasting() => {
-                self.reopen(name, entry.record).await
-            }
             (Err(_), _) | (Ok(_), Existing::Refuse) => Err(exists()),
             (Ok(_), Existing::Rescan | Existing::Resize { .. }) if !same_scheme => Err(exists()),
             (Ok(info), Existing::Rescan) => {
@@ -113,6 +117,7 @@ impl Engine {
     }
 
     async fn create_new(self: &Arc<Self>, wanted: &Wanted) -> Result<(), Problem> {
+        wanted.check_printable()?;
         let uri = wanted.lasting();
         let info = self.open(&uri).await?;
         let record = DeviceRecord {
@@ -213,10 +218,18 @@ impl Engine {
         }
         self.persist(changes).await?;
         if !users.is_empty() {
-            self.withdraw(&own).await;
+            self.withdraw(&own).await?;
         }
         if let Ok(info) = &entry.open {
-            self.close_quietly(info).await;
+            let settled = self.plane().settle(&[info.handle], Writers::All).await;
+            let closed = match settled {
+                Ok(()) => self.plane().close_device(info.handle).await,
+                Err(problem) => Err(problem),
+            };
+            closed.map_err(|problem| {
+                let detail = format!("device '{name}' is forgotten, but not closed: {problem}");
+                Problem::new(problem.kind(), detail)
+            })?;
         }
         self.write().devices.remove(&name);
         // A host may have changed its registration while the subsystem was on its way out.
@@ -251,18 +264,44 @@ impl Engine {
         stored
     }
 
-    /// Opens a remembered device and brings up the subsystems that wait for it.
-    async fn reopen(self: &Arc<Self>, name: &str, record: DeviceRecord) -> Result<(), Problem> {
-        let opened = self.open(&record.uri).await;
-        let entry = DeviceEntry {
-            record,
-            open: opened.clone().map_err(|problem| problem.to_string()),
+    /// Opens a faulted device and brings up the subsystems that wait for it.
+    async fn reopen(self: &Arc<Self>, name: &str, entry: DeviceEntry) -> Result<(), Problem> {
+        let uri = &entry.record.uri;
+        let opened = match &entry.open {
+            // Lost while it was served: the subsystems go on, their hosts stay connected.
+            Ok(info) => self.open_again(info.handle, uri).await,
+            Err(_) => self.open(uri).await,
         };
-        self.write().devices.insert(name.to_owned(), entry);
-        opened?;
-        tracing::info!(device = %name, "device opened");
+        let open = match (&opened, entry.open) {
+            (Ok(info), _) => Ok(info.clone()),
+            // What is wrong with it is the data plane's to tell.
+            (Err(_), Ok(lost)) => Ok(lost),
+            (Err(problem), Err(_)) => Err(problem.to_string()),
+        };
+        if let Some(entry) = self.write().devices.get_mut(name) {
+            entry.open = open;
+        }
+        let info = opened?;
+        tracing::info!(device = %name, blocks = info.blocks, "device opened again");
         self.serve_users_of(name).await;
         Ok(())
+    }
+
+    /// Opens a lost device again within the deadline. One that answers later is back all the same.
+    async fn open_again(
+        self: &Arc<Self>,
+        handle: DeviceHandle,
+        uri: &str,
+    ) -> Result<DeviceInfo, Problem> {
+        let engine = Arc::clone(self);
+        let text = uri.to_owned();
+        let opening =
+            tokio::spawn(async move { engine.plane().reopen_device(handle, &text).await });
+        match tokio::time::timeout(self.options.open_deadline, opening).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(error)) => Err(driver_failed(uri, &error)),
+            Err(_) => Err(self.did_not_open(uri)),
+        }
     }
 
     /// Opens a device within the deadline. One that answers later is closed.
@@ -273,12 +312,7 @@ impl Engine {
         let deadline = self.options.open_deadline;
         match tokio::time::timeout(deadline, &mut opening).await {
             Ok(Ok(result)) => result,
-            Ok(Err(error)) => {
-                tracing::error!(%uri, %error, "the driver failed unexpectedly");
-                let detail =
-                    format!("device '{uri}': the driver failed unexpectedly; see the engine's log");
-                Err(Problem::new(ProblemKind::Internal, detail))
-            }
+            Ok(Err(error)) => Err(driver_failed(uri, &error)),
             Err(_) => {
                 let engine = Arc::clone(self);
                 tokio::spawn(async move {
@@ -286,13 +320,17 @@ impl Engine {
                         engine.close_quietly(&info).await;
                     }
                 });
-                let detail = format!(
-                    "device '{uri}' did not open within {} s; see whether it answers",
-                    deadline.as_secs()
-                );
-                Err(Problem::new(ProblemKind::Timeout, detail))
+                Err(self.did_not_open(uri))
             }
         }
+    }
+
+    fn did_not_open(&self, uri: &str) -> Problem {
+        let detail = format!(
+            "device '{uri}' did not open within {} s; see whether it answers",
+            self.options.open_deadline.as_secs()
+        );
+        Problem::new(ProblemKind::Timeout, detail)
     }
 
     /// Closes a device nobody needs; failing to is worth a line in the log only.
@@ -301,4 +339,10 @@ impl Engine {
             tracing::warn!(device = %info.name, %problem, "device did not close");
         }
     }
+}
+
+fn driver_failed(uri: &str, error: &tokio::task::JoinError) -> Problem {
+    tracing::error!(%uri, %error, "the driver failed unexpectedly");
+    let detail = format!("device '{uri}': the driver failed unexpectedly; see the engine's log");
+    Problem::new(ProblemKind::Internal, detail)
 }

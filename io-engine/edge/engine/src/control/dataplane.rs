@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use plugin_host::PluginInfo;
 use uuid::Uuid;
 
 use crate::control::stats::IoStats;
@@ -128,7 +129,7 @@ pub struct ReactorStats {
     pub spin_ns: u64,
     /// Time spent asleep, in nanoseconds.
     pub sleep_ns: u64,
-    /// Connections that live on this reactor.
+    /// Connections that live on this reactor, counted from their acceptance.
     pub connections: u64,
     /// Commands executing on this reactor.
     pub inflight: u64,
@@ -140,6 +141,8 @@ pub struct ReactorStats {
     pub arena_quarantined_bytes: u64,
     /// Steps of commands that had to wait for memory, since start.
     pub memory_waits: u64,
+    /// Steps of commands that wait for memory at the moment.
+    pub memory_waiting: u64,
 }
 
 /// One command that has been received and not yet answered.
@@ -192,6 +195,15 @@ pub struct ControllerInfo {
     pub since: SystemTime,
 }
 
+/// Whose changes of data [`DataPlane::settle`] waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writers {
+    /// Everybody's; for devices no host reaches any longer.
+    All,
+    /// Those whose host was disconnected, and those answered before the device was done; for devices others go on using.
+    Gone,
+}
+
 /// What the control side asks of the reactors.
 #[async_trait]
 pub trait DataPlane: Send + Sync + 'static {
@@ -219,19 +231,38 @@ pub trait DataPlane: Send + Sync + 'static {
         blocks: Option<u64>,
     ) -> Result<u64, Problem>;
 
+    /// Closes a device and opens it again from `uri`, which named it before: what brings back one that was lost. The handle
+    /// stays, and with it the namespaces on the device, whose I/O fails meanwhile; their hosts stay connected and are told of
+    /// a changed size.
+    ///
+    /// # Errors
+    /// Those of `open_device`; `NotFound` (the handle), `Busy` while operations from before are still in the old device,
+    /// `InvalidArgument` if the block size is another one. The device does no I/O then.
+    async fn reopen_device(&self, handle: DeviceHandle, uri: &str) -> Result<DeviceInfo, Problem>;
+
+    /// Why an open device does no I/O (it was lost, or did not open again), with the fix; `None` when it is well.
+    fn device_fault(&self, handle: DeviceHandle) -> Option<String>;
+
+    /// Waits until nothing that `writers` have in these devices can change their data any longer.
+    ///
+    /// # Errors
+    /// `Timeout` after a bounded time, telling how many writes are left; `Internal`.
+    async fn settle(&self, devices: &[DeviceHandle], writers: Writers) -> Result<(), Problem>;
+
     /// Starts to serve a subsystem. Reservations are read back through the reservation store before it is visible.
     ///
     /// # Errors
     /// `AlreadyExists`, `NotFound` (a device), `ResourceExhausted`, `Internal`. Nothing is visible then.
     async fn add_subsystem(&self, spec: SubsystemSpec) -> Result<(), Problem>;
 
-    /// Stops serving a subsystem and disconnects its hosts.
+    /// Stops serving a subsystem and disconnects its hosts. No reservation record of it is written afterwards. What they have in its devices goes on, see `settle`.
     ///
     /// # Errors
     /// `NotFound`, `Internal`.
     async fn remove_subsystem(&self, nqn: &str) -> Result<(), Problem>;
 
-    /// Replaces the allow list; a connected host that is no longer on it is disconnected. `None` lets any host in.
+    /// Replaces the allow list; a connected host that is no longer on it is disconnected. `None` lets any host in. What a host
+    /// that was disconnected has in the devices goes on, see `settle`.
     ///
     /// # Errors
     /// `NotFound`, `Internal`.
@@ -244,11 +275,16 @@ pub trait DataPlane: Send + Sync + 'static {
     /// `NotFound`, `AlreadyExists` (the nsid), `ResourceExhausted`, `Internal`.
     async fn add_namespace(&self, nqn: &str, namespace: NamespaceSpec) -> Result<(), Problem>;
 
-    /// Removes a namespace once its commands are answered, and tells the hosts.
+    /// Removes a namespace and tells the hosts. No reservation record of it is written afterwards. What they have in its device goes on, see `settle`.
     ///
     /// # Errors
     /// `NotFound`, `Internal`.
     async fn remove_namespace(&self, nqn: &str, nsid: u32) -> Result<(), Problem>;
+
+    /// What an operator should know about open devices that work: one sentence with the fix each.
+    async fn device_warnings(&self) -> Vec<(DeviceHandle, String)> {
+        Vec::new()
+    }
 
     /// Counters of every open device, summed over the reactors.
     async fn device_stats(&self) -> Vec<(DeviceHandle, IoStats)>;
@@ -268,9 +304,14 @@ pub trait DataPlane: Send + Sync + 'static {
     /// Commands that have not been answered, oldest first; at most `limit`.
     async fn inflight(&self, limit: usize) -> Vec<InflightIo>;
 
-    /// Hosts' associations with our subsystems.
+    /// Hosts' associations with our subsystems, the discovery subsystem among them.
     async fn controllers(&self) -> Vec<ControllerInfo>;
 
     /// Addresses the NVMe/TCP fabric listens on, with the real ports.
     fn listeners(&self) -> Vec<SocketAddr>;
+
+    /// The plugins there are, in the order they were taken in.
+    fn plugins(&self) -> Vec<PluginInfo> {
+        Vec::new()
+    }
 }

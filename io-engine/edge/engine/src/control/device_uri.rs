@@ -5,6 +5,8 @@
 use sdk::uri::{DeviceUri, UriError};
 
 use super::dataplane::{Problem, ProblemKind};
+use super::identity;
+use crate::store::DeviceRecord;
 
 /// A device URI, as far as the control side reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +43,10 @@ impl Wanted {
     /// # Errors
     /// `InvalidUri`.
     pub(super) fn parse(text: &str) -> Result<Self, Problem> {
-        Self::read(text).map_err(|error| Problem::new(ProblemKind::InvalidUri, error.to_string()))
+        Self::read(text).map_err(|error| {
+            let text = identity::printable(&error.to_string());
+            Problem::new(ProblemKind::InvalidUri, text)
+        })
     }
 
     fn read(text: &str) -> Result<Self, UriError> {
@@ -84,19 +89,50 @@ impl Wanted {
 
     /// The URI without `resize` and `rescan`: what opens the device again after a restart.
     pub(super) fn lasting(&self) -> String {
-        let Some((place, query)) = self.text.split_once('?') else {
-            return self.text.clone();
-        };
-        let lasts = |pair: &&str| {
+        without(&self.text, |pair| {
             let name = pair.split('=').next().unwrap_or_default();
-            !pair.is_empty() && name != "resize" && name != "rescan"
+            matches!(name, "resize" | "rescan")
+        })
+    }
+
+    /// Whether it is the URI of a device that exists, as it was given or as it is listed (with the uuid).
+    pub(super) fn is_of(&self, record: &DeviceRecord) -> bool {
+        let uuid = format!("uuid={}", record.uuid);
+        let plain = |uri: &str| without(uri, |pair| pair == uuid);
+        plain(&self.lasting()) == plain(&record.uri)
+    }
+
+    /// Refuses a name that does not print: it would break lines of logs and lists, or read as another name.
+    ///
+    /// # Errors
+    /// `InvalidUri`.
+    pub(super) fn check_printable(&self) -> Result<(), Problem> {
+        let Some(bad) = [&self.name, &self.text].into_iter().find_map(|text| {
+            text.chars()
+                .find(|character| !identity::is_printable(*character))
+        }) else {
+            return Ok(());
         };
-        let kept: Vec<&str> = query.split('&').filter(lasts).collect();
-        if kept.is_empty() {
-            place.to_owned()
-        } else {
-            format!("{place}?{}", kept.join("&"))
-        }
+        let detail = format!(
+            "device URI '{}': its name contains {}, a character that does not print; use a name without it",
+            identity::printable(&self.text),
+            identity::printable(&bad.to_string()),
+        );
+        Err(Problem::new(ProblemKind::InvalidUri, detail))
+    }
+}
+
+/// A URI without some of its parameters.
+fn without(uri: &str, drop: impl Fn(&str) -> bool) -> String {
+    let Some((place, query)) = uri.split_once('?') else {
+        return uri.to_owned();
+    };
+    let lasts = |pair: &&str| !pair.is_empty() && !drop(pair);
+    let kept: Vec<&str> = query.split('&').filter(lasts).collect();
+    if kept.is_empty() {
+        place.to_owned()
+    } else {
+        format!("{place}?{}", kept.join("&"))
     }
 }
 
@@ -124,6 +160,58 @@ mod tests {
                 "{bad}"
             );
         }
+    }
+
+    #[test]
+    fn names_that_do_not_print_are_refused_in_one_line() {
+        for uri in [
+            "aio:///d%0ax",
+            "malloc:///m%1b[31m?size_mb=4",
+            "malloc:///m\u{7f}?size_mb=4",
+            "malloc:///m\u{202e}gpj?size_mb=4",
+            "malloc:///m%e2%80%8b?size_mb=4",
+            "malloc:///m?size_mb=4\r",
+        ] {
+            let refused = Wanted::parse(uri).and_then(|wanted| wanted.check_printable());
+            let refused = refused.unwrap_err();
+            assert_eq!(refused.kind(), ProblemKind::InvalidUri);
+            let text = refused.to_string();
+            assert!(text.contains(&identity::printable(uri)), "{text}");
+            assert!(text.chars().all(identity::is_printable), "{text:?}");
+        }
+        let malformed = Wanted::parse("a\nb").unwrap_err().to_string();
+        assert!(malformed.contains("'a\\nb'"), "{malformed}");
+        for good in [
+            "aio:///tmp/my%20disk",
+            "aio:///tmp/Gr\u{f6}\u{df}e-\u{65e5}\u{672c}",
+            "malloc:///e\u{301}",
+        ] {
+            assert!(
+                Wanted::parse(good).unwrap().check_printable().is_ok(),
+                "{good}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_device_is_known_by_its_uri_as_given_and_as_listed() {
+        let uuid = uuid::Uuid::from_u128(7);
+        let record = |uri: &str| DeviceRecord {
+            uri: uri.to_owned(),
+            uuid,
+        };
+        let is_of = |uri: &str, given: &str| Wanted::parse(uri).unwrap().is_of(&record(given));
+        assert!(is_of("aio:///f", "aio:///f"));
+        assert!(is_of(&format!("aio:///f?uuid={uuid}"), "aio:///f"));
+        assert!(is_of(
+            &format!("aio:///f?blk_size=512&rescan&uuid={uuid}"),
+            "aio:///f?blk_size=512"
+        ));
+        assert!(!is_of("aio:///f?blk_size=4096", "aio:///f"));
+        assert!(!is_of(
+            "aio:///f?uuid=00000000-0000-0000-0000-000000000008",
+            "aio:///f"
+        ));
     }
 
     #[test]

@@ -11,9 +11,9 @@ use uuid::Uuid;
 
 use super::dataplane::{
     ControllerInfo, DataPlane, DeviceHandle, DeviceInfo, InflightIo, NamespaceSpec, Problem,
-    ProblemKind, ReactorStats, SubsystemSpec,
+    ProblemKind, ReactorStats, SubsystemSpec, Writers,
 };
-use super::stats::{IoStats, OpKind};
+use super::stats::{CountedOp, IoStats};
 
 /// The data plane; tests share it with the engine by `Arc`.
 #[derive(Debug, Default)]
@@ -29,6 +29,9 @@ struct Inner {
     broken: BTreeSet<String>,
     hanging: BTreeSet<String>,
     refuse_subsystems: bool,
+    lost: BTreeMap<DeviceHandle, String>,
+    unsettled: BTreeSet<String>,
+    settled: Vec<(Vec<String>, Writers)>,
     handles: u64,
 }
 
@@ -48,6 +51,31 @@ impl FakePlane {
         self.lock().hanging.insert(name.to_owned());
     }
 
+    /// Takes the open device `name` offline, as if it had been lost.
+    pub fn lose_device(&self, name: &str) {
+        let mut inner = self.lock();
+        let handle = inner.handle_of(name);
+        inner.lost.extend(handle.map(|handle| {
+            let reason = "offline: it is gone; mend it, then bdev rescan";
+            (handle, reason.to_owned())
+        }));
+    }
+
+    /// Makes writes stay in the device `name` for ever, or end.
+    pub fn keep_writes(&self, name: &str, keep: bool) {
+        let mut inner = self.lock();
+        if keep {
+            inner.unsettled.insert(name.to_owned());
+        } else {
+            inner.unsettled.remove(name);
+        }
+    }
+
+    /// What was waited for since the last call: devices and whose writes.
+    pub fn settled(&self) -> Vec<(Vec<String>, Writers)> {
+        std::mem::take(&mut self.lock().settled)
+    }
+
     /// Makes `add_subsystem` fail, or succeed again.
     pub fn refuse_subsystems(&self, refuse: bool) {
         self.lock().refuse_subsystems = refuse;
@@ -56,17 +84,13 @@ impl FakePlane {
     /// Pretends that the device `name` was read from once.
     pub fn count_read(&self, name: &str, bytes: u64, ns: u64) {
         let mut inner = self.lock();
-        let handle = inner
-            .devices
-            .values()
-            .find(|info| info.name == name)
-            .map(|info| info.handle);
+        let handle = inner.handle_of(name);
         if let Some(handle) = handle {
             inner
                 .stats
                 .entry(handle)
                 .or_default()
-                .of_mut(OpKind::Read)
+                .of_mut(CountedOp::Read)
                 .record(bytes, ns, false);
         }
     }
@@ -87,6 +111,14 @@ impl FakePlane {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn handle_of(&self, name: &str) -> Option<DeviceHandle> {
+        let mut devices = self.devices.values();
+        let info = devices.find(|info| info.name == name)?;
+        Some(info.handle)
     }
 }
 
@@ -169,6 +201,37 @@ impl DataPlane for FakePlane {
         // A medium that is looked at again has grown by a block.
         info.blocks = blocks.unwrap_or(info.blocks + 1);
         Ok(info.blocks)
+    }
+
+    async fn reopen_device(&self, handle: DeviceHandle, _: &str) -> Result<DeviceInfo, Problem> {
+        let mut inner = self.lock();
+        let info = inner.devices.get(&handle).cloned();
+        let info = info.ok_or_else(|| missing("the device"))?;
+        if inner.broken.contains(&info.name) {
+            let problem = missing(&info.name);
+            inner.lost.insert(handle, problem.to_string());
+            return Err(problem);
+        }
+        inner.lost.remove(&handle);
+        Ok(info)
+    }
+
+    fn device_fault(&self, handle: DeviceHandle) -> Option<String> {
+        self.lock().lost.get(&handle).cloned()
+    }
+
+    async fn settle(&self, devices: &[DeviceHandle], writers: Writers) -> Result<(), Problem> {
+        let mut inner = self.lock();
+        let infos = devices
+            .iter()
+            .filter_map(|handle| inner.devices.get(handle));
+        let names: Vec<String> = infos.map(|info| info.name.clone()).collect();
+        let held = names.iter().any(|name| inner.unsettled.contains(name));
+        inner.settled.push((names, writers));
+        match held {
+            true => Err(Problem::new(ProblemKind::Timeout, "1 writes are left")),
+            false => Ok(()),
+        }
     }
 
     async fn add_subsystem(&self, spec: SubsystemSpec) -> Result<(), Problem> {
@@ -255,6 +318,8 @@ impl DataPlane for FakePlane {
             busy_ns: 1,
             spin_ns: 2,
             sleep_ns: 997,
+            memory_waits: 11,
+            memory_waiting: 4,
             ..ReactorStats::default()
         }]
     }

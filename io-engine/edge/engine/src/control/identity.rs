@@ -32,6 +32,28 @@ pub fn serial_of(uuid: Uuid) -> String {
     serial
 }
 
+/// Whether a character may be part of a name: no control or format character (which turn text round or hide), no line
+/// separator, nothing unassigned, no space but the plain one.
+pub(super) fn is_printable(character: char) -> bool {
+    // Behind a letter, so that a combining mark is taken for what it is.
+    let escaped: String = ['a', character].into_iter().collect();
+    let mut rest = escaped.escape_debug().skip(1);
+    rest.next() != Some('\\') || matches!(rest.next(), Some('\\' | '\'' | '"'))
+}
+
+/// `text` on one line: what does not print is written as an escape.
+pub(super) fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_printable(character) {
+            shown.push(character);
+        } else {
+            shown.extend(character.escape_debug());
+        }
+    }
+    shown
+}
+
 /// Checks an NQN: `nqn.yyyy-mm.` reverse domain, a colon, a name (NVMe Base 2.0c §4.5).
 ///
 /// # Errors
@@ -39,6 +61,7 @@ pub fn serial_of(uuid: Uuid) -> String {
 pub fn validate_nqn(what: &str, nqn: &str) -> Result<(), Problem> {
     let refuse = |why: &str| {
         let shown: String = nqn.chars().take(NQN_LEN_MAX).collect();
+        let shown = printable(&shown);
         Err(Problem::new(
             ProblemKind::InvalidArgument,
             format!("{what} '{shown}' {why}"),
@@ -47,8 +70,8 @@ pub fn validate_nqn(what: &str, nqn: &str) -> Result<(), Problem> {
     if nqn.len() > NQN_LEN_MAX {
         return refuse("is longer than 223 bytes; use a shorter name");
     }
-    if nqn.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return refuse("contains white space or control characters; remove them");
+    if nqn.chars().any(|c| c.is_whitespace() || !is_printable(c)) {
+        return refuse("contains white space or characters that do not print; remove them");
     }
     let date_and_domain = nqn
         .strip_prefix("nqn.")
@@ -105,6 +128,8 @@ mod tests {
             "nqn.2019-05.io:",
             "nqn.19-05.io:x",
             "nqn.2019-05.a:b c",
+            "nqn.2019-05.a:b\u{7}",
+            "nqn.2019-05.a:b\u{202e}c",
             &long,
         ] {
             let problem = validate_nqn("host", bad).unwrap_err();

@@ -17,7 +17,6 @@
 pub mod block_devices;
 pub mod dataplane;
 pub mod identity;
-pub mod stats;
 pub mod usage;
 
 mod bdevs;
@@ -31,10 +30,12 @@ pub mod fake;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use plugin_host::PluginInfo;
 use uuid::Uuid;
 
 use crate::store::{Change, Store, StoreError};
@@ -42,6 +43,7 @@ use dataplane::{ControllerInfo, DataPlane, InflightIo, Problem, ProblemKind, Rea
 use registry::State;
 use stats::IoStats;
 
+pub use block::stats;
 pub use registry::{Bdev, NamespaceView, SubsystemView};
 
 /// What the control side is told at start.
@@ -136,6 +138,11 @@ impl Engine {
         self.plane().listeners()
     }
 
+    /// The plugins there are, in the order they were taken in.
+    pub fn plugins(&self) -> Vec<PluginInfo> {
+        self.plane().plugins()
+    }
+
     /// Addresses the target listens on, as a client can reach them.
     pub fn reachable(&self) -> Vec<SocketAddr> {
         let advertise = |address: SocketAddr| {
@@ -210,6 +217,16 @@ impl Engine {
             .collect();
         all.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
         all
+    }
+
+    /// What an operator should know about devices that are open and work (`its file was deleted`), by name.
+    pub async fn device_warnings(&self) -> BTreeMap<String, String> {
+        let warnings = self.plane().device_warnings().await;
+        let state = self.read();
+        let named = warnings
+            .into_iter()
+            .filter_map(|(handle, text)| Some((state.name_of(handle)?.to_owned(), text)));
+        named.collect()
     }
 
     /// Sets every counter to zero.

@@ -43,15 +43,15 @@ pub struct Bdev {
     pub uuid: Uuid,
     /// URI it was created from.
     pub uri: String,
-    /// Size in blocks; 0 while faulted.
+    /// Size in blocks: the last one hosts were told of, 0 if it was not opened since the start.
     pub blocks: u64,
-    /// Bytes a block; 0 while faulted.
+    /// Bytes a block; 0 if it was not opened since the start.
     pub block_size: u32,
-    /// Driver; empty while faulted.
+    /// Driver; empty if it was not opened since the start.
     pub product_name: String,
-    /// How operations are done; empty while faulted.
+    /// How operations are done; empty if it was not opened since the start.
     pub capabilities: String,
-    /// Why it is not open.
+    /// Why it does no I/O: it did not open, or was lost since.
     pub fault: Option<String>,
     /// A subsystem uses it.
     pub claimed: bool,
@@ -109,10 +109,7 @@ impl State {
         let entry = self.devices.get(name).ok_or_else(|| no_device(name))?;
         match &entry.open {
             Ok(info) => Ok((&entry.record, info)),
-            Err(reason) => Err(Problem::new(
-                ProblemKind::Busy,
-                format!("device '{name}' is faulted ({reason}); mend it, then bdev rescan"),
-            )),
+            Err(reason) => Err(faulted(name, reason)),
         }
     }
 
@@ -157,6 +154,15 @@ impl State {
             namespaces: namespaces.collect::<Result<_, Problem>>()?,
         })
     }
+}
+
+fn faulted(name: &str, reason: &str) -> Problem {
+    let fix = "; mend it, then bdev rescan";
+    let reason = reason.strip_suffix(fix).unwrap_or(reason);
+    Problem::new(
+        ProblemKind::Busy,
+        format!("device '{name}' is faulted ({reason}){fix}"),
+    )
 }
 
 /// There is no such device.
@@ -221,6 +227,22 @@ impl Engine {
             .map(|entry| self.show_subsystem(&state, nqn, entry))
     }
 
+    /// Why a device does no I/O, if it does none.
+    pub(super) fn fault_of(&self, entry: &DeviceEntry) -> Option<String> {
+        match &entry.open {
+            Ok(info) => self.plane().device_fault(info.handle),
+            Err(reason) => Some(reason.clone()),
+        }
+    }
+
+    /// Refuses a device that was lost.
+    pub(super) fn check_well(&self, name: &str, info: &DeviceInfo) -> Result<(), Problem> {
+        match self.plane().device_fault(info.handle) {
+            Some(reason) => Err(faulted(name, &reason)),
+            None => Ok(()),
+        }
+    }
+
     fn show_device(&self, state: &State, name: &str, entry: &DeviceEntry) -> Bdev {
         let own = identity::nqn_of(name);
         let shared = state.subsystems.contains_key(&own);
@@ -237,7 +259,7 @@ impl Engine {
             capabilities: info
                 .map(|info| info.capabilities.clone())
                 .unwrap_or_default(),
-            fault: entry.open.as_ref().err().cloned(),
+            fault: self.fault_of(entry),
             claimed: !state.users_of(name).is_empty(),
             share_uri: shared
                 .then(|| self.share_uris(&own).into_iter().next())

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::dataplane::{NamespaceSpec, Problem, ProblemKind};
+use super::dataplane::{DeviceHandle, NamespaceSpec, Problem, ProblemKind, Writers};
 use super::registry::{SubsystemEntry, no_device};
 use super::{Bdev, Engine, SubsystemView, identity};
 use crate::store::{Change, NamespaceRecord, SubsystemRecord};
@@ -34,20 +34,24 @@ impl Engine {
             .await
     }
 
-    /// Stops exporting a device. A device that is not exported or does not exist is left alone.
+    /// Stops exporting a device. Done means that no host writes to it any longer. A device that is not exported, or does not
+    /// exist, is left alone.
     ///
     /// # Errors
-    /// `Busy` while its subsystem has further namespaces.
+    /// `Busy` while its subsystem has further namespaces; `Timeout` when writes of its hosts are still in the device after a
+    /// bounded time. It is not exported then either, and a repetition waits for them again.
     pub async fn unshare_bdev(self: &Arc<Self>, name: &str) -> Result<(), Problem> {
         let name = name.to_owned();
         self.change(|engine| async move { engine.unshare(&name).await })
             .await
     }
 
-    /// Replaces the allow list of a subsystem; `None` lets any host in, an empty list none.
+    /// Replaces the allow list of a subsystem; `None` lets any host in, an empty list none. Done means that hosts which are not
+    /// on it write no longer.
     ///
     /// # Errors
-    /// `NotFound`, `InvalidArgument` for a bad NQN.
+    /// `NotFound`, `InvalidArgument` for a bad NQN; `Timeout` when writes of hosts that are gone are still in a device after a
+    /// bounded time. The list holds then, and a repetition waits for them again.
     pub async fn set_allowed_hosts(
         self: &Arc<Self>,
         nqn: &str,
@@ -81,10 +85,12 @@ impl Engine {
         .await
     }
 
-    /// Takes a namespace out of a subsystem; its reservations are forgotten.
+    /// Takes a namespace out of a subsystem; its reservations are forgotten. Done means that no host writes to its device any
+    /// longer.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound`; `Timeout` when writes of hosts are still in the device after a bounded time. The namespace is gone then;
+    /// unsharing or destroying the device waits for them again.
     pub async fn remove_namespace(
         self: &Arc<Self>,
         nqn: &str,
@@ -113,7 +119,8 @@ impl Engine {
         }
         let record = {
             let state = self.read();
-            let (device, _) = state.open_device(name)?;
+            let (device, info) = state.open_device(name)?;
+            self.check_well(name, info)?;
             identity::validate_nqn("the subsystem of this device would be", &nqn)?;
             if state.subsystems.len() >= SUBSYSTEMS_MAX {
                 let detail = format!(
@@ -152,10 +159,16 @@ impl Engine {
 
     async fn unshare(self: &Arc<Self>, name: &str) -> Result<(), Problem> {
         let nqn = identity::nqn_of(name);
-        let namespaces = match self.read().subsystems.get(&nqn) {
-            Some(entry) => entry.record.namespaces.clone(),
-            None => return Ok(()),
+        let shared = self.read().subsystem(&nqn).cloned();
+        let Ok(SubsystemEntry { record, .. }) = shared else {
+            // Unshared before, when its hosts' writes had not ended; if others serve it, theirs are not waited for.
+            let writers = match self.read().users_of(name).is_empty() {
+                true => Writers::All,
+                false => Writers::Gone,
+            };
+            return self.settle(&[name], writers).await;
         };
+        let namespaces = record.namespaces;
         if let Some(other) = namespaces.iter().find(|namespace| namespace.device != name) {
             let detail = format!(
                 "subsystem '{nqn}' also serves device '{}'; remove namespace {} first (subsystem ns remove)",
@@ -165,16 +178,16 @@ impl Engine {
         }
         self.persist(vec![Change::RemoveSubsystem(nqn.clone())])
             .await?;
-        self.withdraw(&nqn).await;
+        self.withdraw(&nqn).await?;
         tracing::info!(%nqn, "device unshared");
-        Ok(())
+        self.settle(&[name], Writers::All).await
     }
 
     async fn replace_hosts(&self, nqn: &str, hosts: Option<Vec<String>>) -> Result<(), Problem> {
         let entry = self.read().subsystem(nqn)?.clone();
         let record = SubsystemRecord {
             allowed_hosts: hosts.clone(),
-            ..entry.record
+            ..entry.record.clone()
         };
         self.persist(vec![Change::PutSubsystem(nqn.to_owned(), record.clone())])
             .await?;
@@ -183,7 +196,9 @@ impl Engine {
             self.plane().set_allowed_hosts(nqn, hosts).await?;
         }
         tracing::info!(%nqn, "allow list replaced");
-        Ok(())
+        let namespaces = entry.record.namespaces.iter();
+        let devices: Vec<&str> = namespaces.map(|namespace| &*namespace.device).collect();
+        self.settle(&devices, Writers::Gone).await
     }
 
     async fn attach(&self, nqn: &str, bdev: &str, nsid: Option<u32>) -> Result<(), Problem> {
@@ -191,6 +206,7 @@ impl Engine {
             let state = self.read();
             let entry = state.subsystem(nqn)?;
             let (device, info) = state.open_device(bdev)?;
+            self.check_well(bdev, info)?;
             let nsid = free_nsid(nqn, &entry.record, nsid)?;
             if let Some(there) = entry
                 .record
@@ -244,6 +260,9 @@ impl Engine {
         let entry = self.read().subsystem(nqn)?.clone();
         let mut record = entry.record.clone();
         record.namespaces.retain(|namespace| namespace.nsid != nsid);
+        let mut namespaces = entry.record.namespaces.iter();
+        let device = namespaces.find(|namespace| namespace.nsid == nsid);
+        let device = device.map(|namespace| namespace.device.clone());
         if record.namespaces.len() == entry.record.namespaces.len() {
             let detail = format!("subsystem '{nqn}' has no namespace {nsid}; see subsystem list");
             return Err(Problem::new(ProblemKind::NotFound, detail));
@@ -260,7 +279,18 @@ impl Engine {
         self.persist(vec![Change::RemoveReservations(nqn.to_owned(), Some(nsid))])
             .await?;
         tracing::info!(%nqn, nsid, "namespace removed");
-        Ok(())
+        let device: Vec<&str> = device.iter().map(String::as_str).collect();
+        self.settle(&device, Writers::All).await
+    }
+
+    /// Waits until what `writers` have in devices can no longer change their data. What is not open holds nothing.
+    async fn settle(&self, devices: &[&str], writers: Writers) -> Result<(), Problem> {
+        let handles: Vec<DeviceHandle> = {
+            let state = self.read();
+            let open = |name: &&str| Some(state.devices.get(*name)?.open.as_ref().ok()?.handle);
+            devices.iter().filter_map(open).collect()
+        };
+        self.plane().settle(&handles, writers).await
     }
 
     /// Starts to serve a remembered subsystem, unless it is served; what keeps it from being served is listed.
@@ -289,16 +319,24 @@ impl Engine {
     }
 
     /// Stops serving a subsystem that is no longer in the store.
-    pub(super) async fn withdraw(&self, nqn: &str) {
+    ///
+    /// # Errors
+    /// When a reactor does not do it: the subsystem stays listed, because its hosts may still reach it.
+    pub(super) async fn withdraw(&self, nqn: &str) -> Result<(), Problem> {
         let served = self
             .read()
             .subsystems
             .get(nqn)
             .is_some_and(|entry| entry.online.is_ok());
         if served && let Err(problem) = self.plane().remove_subsystem(nqn).await {
-            tracing::warn!(%nqn, %problem, "subsystem was not served");
+            tracing::warn!(%nqn, %problem, "subsystem not withdrawn");
+            // A repetition after a removal that was done in part finds nothing.
+            if problem.kind() != ProblemKind::NotFound {
+                return Err(problem);
+            }
         }
         self.write().subsystems.remove(nqn);
+        Ok(())
     }
 
     fn remember(&self, nqn: &str, record: SubsystemRecord) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use engine_config::DeclaredDevice;
 
-use super::dataplane::{DataPlane, Problem, ProblemKind};
+use super::dataplane::{DataPlane, Problem, ProblemKind, Writers};
 use super::fake::FakePlane;
 use super::{Engine, Options, identity};
 use crate::store::Store;
@@ -392,6 +392,113 @@ async fn stats_carry_names_and_are_reset() {
     assert_eq!(stats[1].kind, "subsystem");
     world.engine.reset_stats().await;
     assert_eq!(world.engine.io_stats().await[0].stats.ops[0].ops, 0);
+}
+
+#[tokio::test]
+async fn a_device_lost_while_it_is_shared_is_shown_and_comes_back_as_itself() {
+    let world = World::new().await;
+    let before = world.engine.create_bdev("aio:///f").await.unwrap();
+    world.engine.share_bdev("/f", vec![]).await.unwrap();
+    world.engine.create_bdev("aio:///unshared").await.unwrap();
+    let served = world.plane.served();
+    for name in ["/f", "/unshared"] {
+        world.plane.lose_device(name);
+        let lost = world.engine.bdev(name).unwrap();
+        assert!(lost.fault.unwrap().contains("bdev rescan"));
+        assert_eq!((lost.blocks, lost.block_size), (2048, 512), "hosts know it");
+    }
+    let refused = world
+        .engine
+        .share_bdev("/unshared", vec![])
+        .await
+        .unwrap_err();
+    assert_eq!(refused.kind(), ProblemKind::Busy);
+    assert_eq!(refused.to_string().matches("bdev rescan").count(), 1);
+
+    world.plane.break_device("/f", true);
+    assert_kind(world.engine.rescan_bdev("/f").await, ProblemKind::NotFound);
+    let still = world.engine.bdev("/f").unwrap();
+    assert!(still.fault.is_some() && still.share_uri.is_some());
+    assert_kind(
+        world.engine.create_bdev("aio:///f?blk_size=4096").await,
+        ProblemKind::AlreadyExists,
+    );
+
+    world.plane.break_device("/f", false);
+    // Created again by the URI it is listed with, as a control plane does.
+    let uri = format!("aio:///f?uuid={}", before.uuid);
+    let back = world.engine.create_bdev(&uri).await.unwrap();
+    assert_eq!((back.uuid, back.fault), (before.uuid, None));
+    assert_eq!(world.plane.served(), served, "under the same namespace");
+    world.engine.rescan_bdev("/unshared").await.unwrap();
+    assert_kind(
+        world.engine.create_bdev(&uri).await,
+        ProblemKind::AlreadyExists,
+    );
+}
+
+#[tokio::test]
+async fn a_share_ends_when_its_hosts_writes_have_ended() {
+    let world = World::new().await;
+    world.engine.create_bdev(M0).await.unwrap();
+    world.engine.share_bdev("m0", vec![]).await.unwrap();
+    world.plane.settled();
+    world.plane.keep_writes("m0", true);
+    for _ in 0..2 {
+        assert_kind(world.engine.unshare_bdev("m0").await, ProblemKind::Timeout);
+        assert!(world.plane.served().is_empty(), "unreachable all the same");
+    }
+    let told = world.engine.destroy_bdev(M0).await.unwrap_err();
+    assert_eq!(told.kind(), ProblemKind::Timeout);
+    assert!(told.to_string().contains("forgotten, but not closed"));
+    assert!(world.engine.bdev("m0").is_some(), "to be destroyed again");
+    world.plane.keep_writes("m0", false);
+    world.engine.unshare_bdev("m0").await.unwrap();
+    let everybody = (vec!["m0".to_owned()], Writers::All);
+    assert!(
+        world
+            .plane
+            .settled()
+            .iter()
+            .all(|waited| *waited == everybody)
+    );
+    world.engine.destroy_bdev(M0).await.unwrap();
+    assert!(world.plane.open_devices().is_empty());
+}
+
+#[tokio::test]
+async fn an_allow_list_holds_when_the_writes_of_hosts_off_it_have_ended() {
+    let world = World::new().await;
+    world.engine.create_bdev(M0).await.unwrap();
+    world.engine.share_bdev("m0", vec![]).await.unwrap();
+    let nqn = identity::nqn_of("m0");
+    world.plane.keep_writes("m0", true);
+    let only = || Some(vec![HOST.to_owned()]);
+    assert_kind(
+        world.engine.set_allowed_hosts(&nqn, only()).await,
+        ProblemKind::Timeout,
+    );
+    assert_eq!(world.plane.served()[0].allowed_hosts, only());
+    world.plane.keep_writes("m0", false);
+    world.engine.set_allowed_hosts(&nqn, only()).await.unwrap();
+    let gone = (vec!["m0".to_owned()], Writers::Gone);
+    assert_eq!(world.plane.settled(), [gone.clone(), gone]);
+    world.engine.remove_namespace(&nqn, 1).await.unwrap();
+    let all = (vec!["m0".to_owned()], Writers::All);
+    assert_eq!(world.plane.settled(), [all]);
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_print_is_refused() {
+    let world = World::new().await;
+    let refused = world.engine.create_bdev("aio:///a%0ab").await.unwrap_err();
+    assert_eq!(refused.kind(), ProblemKind::InvalidUri);
+    let text = refused.to_string();
+    assert!(
+        text.contains("aio:///a%0ab") && !text.contains('\n'),
+        "{text}"
+    );
+    assert!(world.engine.bdevs().is_empty() && world.plane.open_devices().is_empty());
 }
 
 struct World {

@@ -8,7 +8,6 @@ use sdk::block::{IoError, OpenError};
 use uuid::Uuid;
 
 use crate::control::dataplane::{ControllerInfo, DeviceHandle, InflightIo, Problem, ProblemKind};
-use crate::control::stats::{BUCKETS, IoStats, OpKind, OpStats};
 use crate::shard::{ListedController, ListedIo, ShardError};
 
 /// Why a device did not open.
@@ -33,7 +32,10 @@ pub(super) fn open_problem(error: &OpenError) -> Problem {
 /// Why a shard refused something about `object`.
 pub(super) fn shard_problem(object: &str, error: ShardError) -> Problem {
     let (kind, reason) = match error {
-        ShardError::Busy => (ProblemKind::Busy, "I/O is in flight; try again".to_owned()),
+        ShardError::Busy(count) => (
+            ProblemKind::Busy,
+            format!("{count} operations are in flight; try again when they have ended"),
+        ),
         ShardError::Device(IoError::Busy) => (
             ProblemKind::ResourceExhausted,
             "the reactor's tables are full".to_owned(),
@@ -56,52 +58,24 @@ pub(super) fn shard_problem(object: &str, error: ShardError) -> Problem {
     Problem::new(kind, format!("'{object}': {reason}"))
 }
 
-/// Counters as the control side keeps them.
-pub(super) fn stats(counters: &block::IoStats) -> IoStats {
-    let mut stats = IoStats::default();
-    for kind in OpKind::ALL {
-        let from = match kind {
-            OpKind::Read => &counters.reads,
-            OpKind::Write => &counters.writes,
-            OpKind::Discard => &counters.unmaps,
-            OpKind::WriteZeroes => &counters.zeroes,
-            OpKind::Flush => &counters.flushes,
-            OpKind::Compare => &counters.compares,
-        };
-        *stats.of_mut(kind) = op_stats(from);
-    }
-    stats
-}
-
-fn op_stats(from: &block::OpStats) -> OpStats {
-    let mut histogram = [0; BUCKETS];
-    for (at, count) in from.latency.buckets.iter().enumerate() {
-        histogram[crate::control::stats::bucket_of(1 << at)] += count;
-    }
-    OpStats {
-        ops: from.count,
-        bytes: from.bytes,
-        errors: from.errors,
-        latency_ns_sum: from.latency.sum_ns,
-        latency_ns_min: if from.count == 0 {
-            0
-        } else {
-            from.latency.min_ns
-        },
-        latency_ns_max: from.latency.max_ns,
-        histogram,
-    }
-}
-
 /// An I/O in flight.
 pub(super) fn inflight(listed: ListedIo, device: Option<DeviceHandle>) -> InflightIo {
     let ListedIo {
         io, origin, now, ..
     } = listed;
-    let mut stages = vec![(
+    let mut stages = Vec::new();
+    // A command waits for a buffer first, and with that in hand for the host's data.
+    if io.waits.buffer_us > 0 {
+        stages.push(("buffer".to_owned(), io.waits.buffer()));
+    }
+    if io.waits.host_data_us > 0 {
+        let at = io.waits.buffer() + io.waits.host_data();
+        stages.push(("host_data".to_owned(), at));
+    }
+    stages.push((
         "submitted".to_owned(),
         io.submitted.saturating_duration_since(io.received),
-    )];
+    ));
     match io.stage {
         Stage::Waiting => stages.push((
             "waiting".to_owned(),

@@ -4,10 +4,12 @@
 //! subsystem together on one shard, keep every shard's discovery in step, carry reservation records to the store.
 //! Does not: name, persist or identify anything (control does), nor touch I/O (shards do).
 //!
-//! Invariants: an open device has its queue on exactly one shard, its home; a subsystem and all its devices share one.
+//! Invariant: a subsystem and all its devices share a shard.
 
 mod calls;
+mod devices;
 mod directory;
+mod drivers;
 mod persist;
 mod plugins;
 mod settings;
@@ -20,26 +22,24 @@ use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use block::DeviceConfig;
-use nvme_target::{
-    AllowedHosts, DeviceKey, NamespaceConfig, PersistedReservations, SubsystemConfig,
-};
-use plugin_host::PluginHost;
-use sdk::block::{Device, DeviceDriver, Geometry, Support};
-use sdk::uri::{DeviceUri, UriError};
+use nvme_target::{AllowedHosts, NamespaceConfig, PersistedReservations, SubsystemConfig};
+use plugin_host::{PluginHost, PluginInfo};
+use sdk::block::{DeviceDriver, Support};
 use tokio::sync::Mutex;
-use units::Blocks;
-use uuid::Uuid;
 
 use crate::control::dataplane::{
     ControllerInfo, DataPlane, DeviceHandle, DeviceInfo, InflightIo, NamespaceSpec, Problem,
-    ProblemKind, ReactorStats, SubsystemSpec,
+    ProblemKind, ReactorStats, SubsystemSpec, Writers,
 };
 use crate::control::stats::IoStats;
-use crate::shard::{DeviceSetup, SubsystemSetup};
+use crate::shard::SubsystemSetup;
 
-use calls::{open_problem, shard_problem};
+use calls::shard_problem;
+use devices::{Condition, Opened, find, not_open};
 use directory::Directory;
+pub use drivers::check_uri;
 pub use persist::ReservationStore;
+use plugins::Transport;
 pub use plugins::{LINKED, linked};
 pub use shards::PlaneConfig;
 use shards::Shards;
@@ -52,8 +52,10 @@ pub struct Plane {
     shards: Shards,
     directory: Arc<Directory>,
     drivers: Arc<Vec<Box<dyn DeviceDriver>>>,
+    plugins: PluginHost,
     reservations: Arc<dyn ReservationStore>,
     registry: Mutex<Registry>,
+    condition: Condition,
     device: DeviceConfig,
     started: (Instant, SystemTime),
 }
@@ -63,15 +65,6 @@ struct Registry {
     next_handle: u64,
     devices: BTreeMap<DeviceHandle, Opened>,
     subsystems: BTreeMap<String, Served>,
-}
-
-struct Opened {
-    device: Box<dyn Device>,
-    home: usize,
-    /// Its place on `home`; none while it is moving, and after a move that failed.
-    key: Option<DeviceKey>,
-    /// Subsystem NQN and namespace id that refer to it.
-    used_by: Vec<(String, u32)>,
 }
 
 struct Served {
@@ -88,16 +81,43 @@ impl Plane {
         config: PlaneConfig,
         reservations: Arc<dyn ReservationStore>,
     ) -> Result<Arc<Self>, Problem> {
-        Self::start_with(config, reservations, &linked(None, None))
+        Self::start_from(config, reservations, &linked(None, None))
     }
 
     /// Starts with the devices and the transport of these plugins.
     ///
     /// # Errors
-    /// As [`Plane::start`]; `Internal` when no plugin brings the transport `tcp`.
+    /// As [`Plane::start`]; `Internal` when no plugin brings the transport hosts come by.
+    pub fn start_from(
+        config: PlaneConfig,
+        reservations: Arc<dyn ReservationStore>,
+        plugins: &PluginHost,
+    ) -> Result<Arc<Self>, Problem> {
+        let transport = Transport::of(plugins)?;
+        Self::assemble(
+            config,
+            reservations,
+            plugins.drivers(),
+            &Arc::new(transport),
+        )
+    }
+
+    /// Starts with these device drivers and the linked-in transport.
+    ///
+    /// # Errors
+    /// As [`Plane::start`].
     pub fn start_with(
         config: PlaneConfig,
         reservations: Arc<dyn ReservationStore>,
+        drivers: Vec<Box<dyn DeviceDriver>>,
+    ) -> Result<Arc<Self>, Problem> {
+        Self::assemble(config, reservations, drivers, &linked(None, None))
+    }
+
+    fn assemble(
+        config: PlaneConfig,
+        reservations: Arc<dyn ReservationStore>,
+        drivers: Vec<Box<dyn DeviceDriver>>,
         plugins: &PluginHost,
     ) -> Result<Arc<Self>, Problem> {
         let directory = Arc::new(Directory::default());
@@ -106,15 +126,16 @@ impl Plane {
             config,
             Arc::clone(&directory),
             Arc::clone(&reservations),
-            plugins,
+            &Arc::new(Transport::of(plugins)?),
         )?;
-        let drivers = plugins.drivers();
         Ok(Arc::new(Self {
             shards,
             directory,
             drivers: Arc::new(drivers),
+            plugins: plugins.clone(),
             reservations,
             registry: Mutex::new(Registry::default()),
+            condition: Condition::default(),
             device,
             started: (Instant::now(), SystemTime::now()),
         }))
@@ -144,66 +165,6 @@ impl Plane {
         registry.subsystems.clear();
     }
 
-    fn driver_for(&self, uri: &DeviceUri) -> Result<usize, Problem> {
-        self.drivers
-            .iter()
-            .position(|driver| driver.schemes().contains(&uri.scheme()))
-            .ok_or_else(|| {
-                let mut known: Vec<&str> = self
-                    .drivers
-                    .iter()
-                    .flat_map(|driver| driver.schemes())
-                    .copied()
-                    .collect();
-                known.sort_unstable();
-                let error = UriError::UnknownScheme {
-                    scheme: uri.scheme().to_owned(),
-                    known: known.join(", "),
-                };
-                Problem::new(ProblemKind::InvalidUri, error.to_string())
-            })
-    }
-
-    /// Opens a queue of `device` on `home`.
-    async fn place(&self, device: &mut Box<dyn Device>, home: usize) -> Result<DeviceKey, Problem> {
-        let seed = device.open_queue().map_err(|error| open_problem(&error))?;
-        let name = device.name().to_owned();
-        let setup = DeviceSetup {
-            seed,
-            geometry: device.geometry(),
-            capabilities: device.capabilities(),
-            config: DeviceConfig {
-                name: name.clone(),
-                ..self.device.clone()
-            },
-        };
-        let placed = self
-            .shards
-            .call(home, move |shard| shard.open_device(setup))
-            .await?;
-        placed.map_err(|error| shard_problem(&name, error))
-    }
-
-    /// Brings a device to `home`; it is not in use.
-    async fn bring(&self, opened: &mut Opened, home: usize) -> Result<(), Problem> {
-        if opened.home == home && opened.key.is_some() {
-            return Ok(());
-        }
-        if let Some(key) = opened.key {
-            let name = opened.device.name().to_owned();
-            let closed = self
-                .shards
-                .call(opened.home, move |shard| shard.close_device(key))
-                .await?;
-            closed.map_err(|error| shard_problem(&name, error))?;
-            // The slot is another device's from here on.
-            opened.key = None;
-        }
-        opened.key = Some(self.place(&mut opened.device, home).await?);
-        opened.home = home;
-        Ok(())
-    }
-
     async fn namespace(
         &self,
         registry: &mut Registry,
@@ -212,20 +173,18 @@ impl Plane {
         spec: &NamespaceSpec,
     ) -> Result<NamespaceConfig, Problem> {
         let reservations = self.load_reservations(nqn, spec.nsid).await?;
-        let opened = registry
-            .devices
-            .get_mut(&spec.device)
-            .ok_or_else(|| no_device(spec.device))?;
+        let opened = find(registry, spec.device)?;
         if let Some((user, nsid)) = opened.used_by.first() {
-            let name = opened.device.name();
+            let name = &opened.name;
             let detail =
                 format!("device '{name}' is namespace {nsid} of {user}; remove it there first");
             return Err(Problem::new(ProblemKind::Busy, detail));
         }
-        self.bring(opened, home).await?;
-        let key = opened.key.ok_or_else(|| no_device(spec.device))?;
-        let geometry = opened.device.geometry();
-        let capabilities = opened.device.capabilities();
+        let key = self.bring(spec.device, opened, home).await?;
+        let device = opened.device.as_deref();
+        let (geometry, capabilities) = device
+            .map(|device| (device.geometry(), device.capabilities()))
+            .ok_or_else(|| not_open(&opened.name))?;
         Ok(NamespaceConfig {
             nsid: spec.nsid,
             nguid: spec.nguid,
@@ -299,13 +258,6 @@ fn allowed(hosts: Option<Vec<String>>) -> AllowedHosts {
     hosts.map_or(AllowedHosts::Any, AllowedHosts::Only)
 }
 
-fn no_device(handle: DeviceHandle) -> Problem {
-    Problem::new(
-        ProblemKind::NotFound,
-        format!("device handle {} is not open", handle.0),
-    )
-}
-
 fn no_subsystem(nqn: &str) -> Problem {
     Problem::new(
         ProblemKind::NotFound,
@@ -313,113 +265,22 @@ fn no_subsystem(nqn: &str) -> Problem {
     )
 }
 
-fn info(handle: DeviceHandle, device: &dyn Device) -> DeviceInfo {
-    let geometry = device.geometry();
-    DeviceInfo {
-        handle,
-        name: device.name().to_owned(),
-        product_name: device.product_name().to_owned(),
-        block_size: geometry.block_size.bytes(),
-        blocks: geometry.blocks.0,
-        uuid: device.uuid().map(Uuid::from_bytes),
-        capabilities: describe(device),
-    }
-}
-
-fn describe(device: &dyn Device) -> String {
-    let capabilities = device.capabilities();
-    let word = |support| match support {
-        Support::None => "none",
-        Support::Emulated => "emulated",
-        Support::Native => "native",
-    };
-    let direct = match capabilities.direct {
-        Some(true) => "O_DIRECT, ",
-        Some(false) => "page cache (O_DIRECT refused), ",
-        None => "",
-    };
-    format!(
-        "{direct}discard {}, write zeroes {}, {} cache",
-        word(capabilities.discard),
-        word(capabilities.write_zeroes),
-        if capabilities.volatile_cache {
-            "volatile"
-        } else {
-            "no volatile"
-        },
-    )
-}
-
 #[async_trait]
 impl DataPlane for Plane {
     async fn open_device(&self, uri: &str) -> Result<DeviceInfo, Problem> {
-        let uri = DeviceUri::parse(uri)
-            .map_err(|error| Problem::new(ProblemKind::InvalidUri, error.to_string()))?;
-        let driver = self.driver_for(&uri)?;
-        let drivers = Arc::clone(&self.drivers);
-        let opened = tokio::task::spawn_blocking(move || drivers[driver].open(uri)).await;
-        let mut device = match opened {
-            Ok(device) => device.map_err(|error| open_problem(&error))?,
-            Err(_) => {
-                return Err(Problem::new(
-                    ProblemKind::Internal,
-                    "the device driver panicked while opening",
-                ));
-            }
-        };
-        let mut registry = self.registry.lock().await;
-        let home = self
-            .shards
-            .least_loaded(registry.devices.values().map(|opened| opened.home));
-        let key = self.place(&mut device, home).await?;
-        let handle = DeviceHandle(registry.next_handle);
-        registry.next_handle += 1;
-        let info = info(handle, &*device);
-        registry.devices.insert(
-            handle,
-            Opened {
-                device,
-                home,
-                key: Some(key),
-                used_by: Vec::new(),
-            },
-        );
-        Ok(info)
+        self.open(uri).await
     }
 
     async fn close_device(&self, handle: DeviceHandle) -> Result<(), Problem> {
-        let mut registry = self.registry.lock().await;
-        let opened = registry
-            .devices
-            .get(&handle)
-            .ok_or_else(|| no_device(handle))?;
-        if let Some((nqn, nsid)) = opened.used_by.first() {
-            let detail = format!(
-                "device '{}' is namespace {nsid} of {nqn}; unshare it first",
-                opened.device.name()
-            );
-            return Err(Problem::new(ProblemKind::Busy, detail));
-        }
-        let (home, key, name) = (opened.home, opened.key, opened.device.name().to_owned());
-        let deadline = Instant::now() + DRAIN_MAX;
-        while let Some(key) = key {
-            match self
-                .shards
-                .call(home, move |shard| shard.close_device(key))
-                .await?
-            {
-                Ok(()) => break,
-                Err(error) if Instant::now() >= deadline => {
-                    return Err(shard_problem(&name, error));
-                }
-                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        }
-        if let Some(opened) = registry.devices.remove(&handle) {
-            // Closing a file may block.
-            let _ = tokio::task::spawn_blocking(move || drop(opened)).await;
-        }
-        Ok(())
+        self.close(handle).await
+    }
+
+    async fn reopen_device(&self, handle: DeviceHandle, uri: &str) -> Result<DeviceInfo, Problem> {
+        self.reopen(handle, uri).await
+    }
+
+    fn device_fault(&self, handle: DeviceHandle) -> Option<String> {
+        self.condition.fault(handle)
     }
 
     async fn resize_device(
@@ -427,25 +288,11 @@ impl DataPlane for Plane {
         handle: DeviceHandle,
         blocks: Option<u64>,
     ) -> Result<u64, Problem> {
-        let mut registry = self.registry.lock().await;
-        let opened = registry
-            .devices
-            .get_mut(&handle)
-            .ok_or_else(|| no_device(handle))?;
-        let geometry: Geometry = opened
-            .device
-            .resize(blocks.map(Blocks))
-            .map_err(|error| open_problem(&error))?;
-        let (Some(key), name) = (opened.key, opened.device.name().to_owned()) else {
-            // Without a place it has no queue to tell.
-            return Ok(geometry.blocks.0);
-        };
-        let resized = self
-            .shards
-            .call(opened.home, move |shard| shard.resize_device(key, geometry))
-            .await?;
-        resized.map_err(|error| shard_problem(&name, error))?;
-        Ok(geometry.blocks.0)
+        self.resize(handle, blocks).await
+    }
+
+    async fn settle(&self, devices: &[DeviceHandle], writers: Writers) -> Result<(), Problem> {
+        Plane::settle(self, devices, writers).await
     }
 
     async fn add_subsystem(&self, spec: SubsystemSpec) -> Result<(), Problem> {
@@ -506,7 +353,9 @@ impl DataPlane for Plane {
         for opened in registry.devices.values_mut() {
             opened.used_by.retain(|(user, _)| user != nqn);
         }
-        self.refresh_discovery(&registry).await
+        self.refresh_discovery(&registry).await?;
+        drop(registry);
+        self.shards.persisted(home).await
     }
 
     async fn set_allowed_hosts(
@@ -570,7 +419,16 @@ impl DataPlane for Plane {
                 .used_by
                 .retain(|(user, used)| user != nqn || *used != nsid);
         }
-        Ok(())
+        drop(registry);
+        self.shards.persisted(home).await
+    }
+
+    async fn device_warnings(&self) -> Vec<(DeviceHandle, String)> {
+        let registry = self.registry.lock().await;
+        let devices = registry.devices.iter();
+        devices
+            .filter_map(|(handle, opened)| Some((*handle, opened.device.as_ref()?.warning()?)))
+            .collect()
     }
 
     async fn device_stats(&self) -> Vec<(DeviceHandle, IoStats)> {
@@ -583,31 +441,25 @@ impl DataPlane for Plane {
                 .call(opened.home, move |shard| shard.device_stats(key))
                 .await
             {
-                all.push((*handle, calls::stats(&stats)));
+                all.push((*handle, stats));
             }
         }
         all
     }
 
     async fn subsystem_stats(&self) -> Vec<(String, IoStats)> {
-        let by_device: BTreeMap<_, _> = self.device_stats().await.into_iter().collect();
-        let registry = self.registry.lock().await;
-        let mut all: BTreeMap<String, IoStats> = registry
-            .subsystems
-            .keys()
-            .map(|nqn| (nqn.clone(), IoStats::default()))
-            .collect();
-        for (handle, opened) in &registry.devices {
-            let Some(stats) = by_device.get(handle) else {
-                continue;
-            };
-            for (nqn, _) in &opened.used_by {
-                if let Some(sum) = all.get_mut(nqn) {
-                    sum.merge(stats);
-                }
+        let mut all = Vec::new();
+        for shard in 0..self.shards.count() {
+            if let Ok(stats) = self
+                .shards
+                .call(shard, |shard| shard.subsystem_stats())
+                .await
+            {
+                all.extend(stats);
             }
         }
-        all.into_iter().collect()
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
     }
 
     async fn reset_stats(&self) {
@@ -676,5 +528,9 @@ impl DataPlane for Plane {
 
     fn listeners(&self) -> Vec<SocketAddr> {
         self.shards.listeners().to_vec()
+    }
+
+    fn plugins(&self) -> Vec<PluginInfo> {
+        self.plugins.plugins()
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use block::DeviceConfig;
-use engine_config::{Config, Driver};
+use engine_config::{Config, Driver, Nvmf};
 use nvme_target::TargetConfig;
 use reactor::{DriverChoice, Limits, ReactorConfig, SocketOptions};
 use transport_nvmf_tcp::TcpConfig;
@@ -65,6 +65,8 @@ impl PlaneConfig {
                 // Each controller has an admin connection, so the limit of connections is the one that counts.
                 controllers_max: nvmf.connections_max.get(),
                 qpairs_max: nvmf.connections_max.get(),
+                host_controllers_max: nvmf.host_controllers_max.get(),
+                host_qpairs_max: nvmf.host_connections_max.get(),
                 io_queues_per_controller: u16::try_from(nvmf.queues_max.get()).unwrap_or(u16::MAX),
                 queue_depth,
                 mdts_bytes: nvmf.transfer_kib_max.bytes(),
@@ -74,15 +76,7 @@ impl PlaneConfig {
                 firmware: firmware.chars().take(8).collect(),
                 ..TargetConfig::default()
             },
-            tcp: TcpConfig {
-                connections_max: nvmf.connections_max.get() as usize,
-                in_capsule_bytes: nvmf.in_capsule_bytes.get(),
-                transfer_bytes_max: nvmf.transfer_kib_max.bytes(),
-                queue_depth: usize::from(queue_depth),
-                header_digest: nvmf.header_digest,
-                data_digest: nvmf.data_digest,
-                ..TcpConfig::default()
-            },
+            tcp: tcp(nvmf, queue_depth),
             device: DeviceConfig {
                 deadline: config.io.device_deadline(),
                 slow_io: config.io.slow_io().unwrap_or(Duration::MAX),
@@ -92,5 +86,18 @@ impl PlaneConfig {
                 overdue_max: OVERDUE_MAX,
             },
         }
+    }
+}
+
+fn tcp(nvmf: &Nvmf, queue_depth: u16) -> TcpConfig {
+    TcpConfig {
+        connections_max: nvmf.connections_max.get() as usize,
+        in_capsule_bytes: nvmf.in_capsule_bytes.get(),
+        transfer_bytes_max: nvmf.transfer_kib_max.bytes(),
+        queue_depth: usize::from(queue_depth),
+        header_digest: nvmf.header_digest,
+        data_digest: nvmf.data_digest,
+        progress_timeout: Duration::from_secs(nvmf.progress_timeout_s.get().into()),
+        ..TcpConfig::default()
     }
 }

@@ -1,22 +1,20 @@
 //! Reactor threads: starting, calling and joining them.
 
 use std::net::SocketAddr;
-use std::sync::mpsc::{Sender, SyncSender, channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use block::DeviceConfig;
-use nvme_target::{ControllerEvent, ControllerEventKind, TargetConfig};
-use plugin_host::PluginHost;
+use nvme_target::TargetConfig;
 use reactor::{DriverKind, Handle, Reactor, ReactorConfig, ReactorStats as Counters};
-use sdk::fabric::{FabricDriver, FabricSettings};
-use sdk::services::Services;
 use tokio::sync::oneshot;
 use transport_nvmf_tcp::TcpConfig;
 
 use super::directory::Directory;
 use super::persist::{self, ReservationStore};
+use super::plugins::Transport;
 use crate::control::dataplane::{Problem, ProblemKind, ReactorStats};
 use crate::shard::{Message, PersistJob, Shard, ShardFigures, Surroundings};
 
@@ -26,9 +24,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const EXIT_PANIC: i32 = 101;
 /// Connections the kernel queues before they are accepted.
 const LISTEN_BACKLOG: u32 = 1024;
-
-/// The transport hosts come by.
-const TRANSPORT: &str = "tcp";
 
 /// What the reactors are built from. One reactor is started for each entry of `cpus`.
 #[derive(Clone)]
@@ -52,6 +47,7 @@ pub(super) struct Shards {
     running: Vec<Running>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     listeners: Vec<SocketAddr>,
+    persist: SyncSender<persist::Job>,
 }
 
 struct Running {
@@ -75,32 +71,30 @@ impl Shards {
         config: PlaneConfig,
         directory: Arc<Directory>,
         reservations: Arc<dyn ReservationStore>,
-        plugins: &PluginHost,
+        transport: &Arc<Transport>,
     ) -> Result<Self, Problem> {
         let internal = |what: &str, error: &dyn std::fmt::Display| {
             Problem::new(ProblemKind::Internal, format!("{what}: {error}"))
         };
-        let (persist_handles, receiver) = channel();
+        let (persist_homes, receiver) = channel();
         let persist = persist::start(reservations, receiver)
             .map_err(|error| internal("the reservation thread does not start", &error))?;
-        let Some(transport) = plugins.fabric(TRANSPORT) else {
-            let detail = format!("no plugin brings the transport '{TRANSPORT}'");
-            return Err(Problem::new(ProblemKind::Internal, detail));
-        };
-        let services = plugins.services("engine");
         let mut started = Vec::new();
         let mut threads = Vec::new();
         let mut listeners = Vec::new();
+        let mut outcomes = Vec::new();
         for (index, cpu) in config.cpus.iter().copied().enumerate() {
             let (answer, answered) = channel();
+            let (sender, persisted) = channel();
+            outcomes.push(sender);
             let seat = Seat {
                 index,
                 cpu,
                 config: config.clone(),
                 directory: Arc::clone(&directory),
                 persist: persist.clone(),
-                transport: Arc::clone(&transport),
-                services: Arc::clone(&services),
+                persisted,
+                transport: Arc::clone(transport),
             };
             let thread = std::thread::Builder::new()
                 .name(format!("reactor-{index}"))
@@ -123,7 +117,9 @@ impl Shards {
             // A reactor that is gone already is noticed by the first call.
             let _ = one.handles.send(handles.clone());
         }
-        let _ = persist_handles.send(handles);
+        let homes = handles.into_iter().zip(outcomes);
+        let homes = homes.map(|(handle, outcomes)| persist::Home { handle, outcomes });
+        let _ = persist_homes.send(homes.collect());
         let running = started
             .into_iter()
             .map(|(cpu, one)| Running {
@@ -137,6 +133,7 @@ impl Shards {
             running,
             threads: Mutex::new(threads),
             listeners,
+            persist,
         })
     }
 
@@ -202,6 +199,28 @@ impl Shards {
         }
     }
 
+    /// Waits until every reservation record that `shard` has asked for is stored, or was refused: one of a namespace that is
+    /// gone would otherwise be written after its removal from the store, and believed of the next of that name.
+    pub(super) async fn persisted(&self, shard: usize) -> Result<(), Problem> {
+        // A record asked for in the turn of the removal is on its way when the turn is over.
+        self.call(shard, |_| ()).await?;
+        let deadline = tokio::time::Instant::now() + CALL_TIMEOUT;
+        let (sender, passed) = oneshot::channel();
+        let mut barrier = persist::Job::Barrier(sender);
+        while let Err(TrySendError::Full(job)) = self.persist.try_send(barrier) {
+            if tokio::time::Instant::now() >= deadline {
+                return Err(store_stuck());
+            }
+            barrier = job;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // A thread that has ended writes nothing.
+        tokio::time::timeout_at(deadline, passed)
+            .await
+            .map(|_| ())
+            .map_err(|_| store_stuck())
+    }
+
     /// Counters of one reactor.
     pub(super) fn reactor_stats(
         &self,
@@ -223,6 +242,7 @@ impl Shards {
             arena_used_bytes: counters.arena_used_bytes.load(Relaxed),
             arena_quarantined_bytes: counters.overdue_bytes.load(Relaxed),
             memory_waits: figures.map_or(0, |figures| figures.memory_waits),
+            memory_waiting: figures.map_or(0, |figures| figures.memory_waiting),
         }
     }
 
@@ -245,6 +265,12 @@ impl Shards {
     }
 }
 
+fn store_stuck() -> Problem {
+    let detail =
+        "the state store does not answer; see whether the disk of the state directory works";
+    Problem::new(ProblemKind::Timeout, detail)
+}
+
 /// Ends the process when its thread panics: the engine would go on without serving, and nobody would restart it.
 struct EndWithPanic;
 
@@ -265,9 +291,9 @@ struct Seat {
     cpu: Option<usize>,
     config: PlaneConfig,
     directory: Arc<Directory>,
-    persist: SyncSender<PersistJob>,
-    transport: Arc<dyn FabricDriver>,
-    services: Arc<dyn Services>,
+    persist: SyncSender<persist::Job>,
+    persisted: Receiver<persist::Outcome>,
+    transport: Arc<Transport>,
 }
 
 impl Seat {
@@ -313,18 +339,12 @@ impl Seat {
             }
         }
         let (counters, driver) = (reactor.stats(), reactor.driver());
-        let settings = fabric_settings(&self.config.tcp);
-        let fabric = self.transport.open(&settings, &self.services);
-        let fabric = fabric.map_err(|error| {
-            Problem::new(
-                ProblemKind::Internal,
-                format!("transport '{TRANSPORT}': {error}"),
-            )
-        })?;
+        let fabric = self.transport.open(&self.config.tcp)?;
         let (handles, handles_receiver) = channel();
         let surroundings = Box::new(Neighbours {
             directory: self.directory,
             persist: self.persist,
+            persisted: self.persisted,
             handles: std::cell::OnceCell::new(),
             receiver: handles_receiver,
         });
@@ -361,26 +381,13 @@ impl Seat {
     }
 }
 
-/// Limits of connections, in the words every transport knows.
-fn fabric_settings(tcp: &TcpConfig) -> FabricSettings {
-    let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-    FabricSettings {
-        connections_max: number(tcp.connections_max),
-        in_capsule_bytes: tcp.in_capsule_bytes,
-        transfer_bytes_max: tcp.transfer_bytes_max,
-        queue_depth: number(tcp.queue_depth),
-        header_digest: tcp.header_digest,
-        data_digest: tcp.data_digest,
-        handshake_timeout: tcp.handshake_timeout,
-    }
-}
-
 /// The rest of the engine, as one shard sees it.
 struct Neighbours {
     directory: Arc<Directory>,
-    persist: SyncSender<PersistJob>,
+    persist: SyncSender<persist::Job>,
+    persisted: Receiver<persist::Outcome>,
     handles: std::cell::OnceCell<Vec<Handle<Message>>>,
-    receiver: std::sync::mpsc::Receiver<Vec<Handle<Message>>>,
+    receiver: Receiver<Vec<Handle<Message>>>,
 }
 
 impl Surroundings for Neighbours {
@@ -402,30 +409,17 @@ impl Surroundings for Neighbours {
     }
 
     fn persist(&self, job: PersistJob) -> Result<(), PersistJob> {
-        self.persist.try_send(job).map_err(|error| match error {
-            std::sync::mpsc::TrySendError::Full(job)
-            | std::sync::mpsc::TrySendError::Disconnected(job) => job,
-        })
+        let given_back = match self.persist.try_send(persist::Job::Save(job)) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => job,
+        };
+        match given_back {
+            persist::Job::Save(job) => Err(job),
+            persist::Job::Barrier(_) => Ok(()),
+        }
     }
 
-    fn controller_event(&self, event: ControllerEvent) {
-        let ControllerEvent {
-            kind,
-            subnqn,
-            hostnqn,
-            cntlid,
-            ..
-        } = event;
-        match kind {
-            ControllerEventKind::Connected => {
-                tracing::info!(%subnqn, %hostnqn, cntlid, "host connected")
-            }
-            ControllerEventKind::Disconnected => {
-                tracing::info!(%subnqn, %hostnqn, cntlid, "host disconnected")
-            }
-            ControllerEventKind::KeepAliveExpired => {
-                tracing::warn!(%subnqn, %hostnqn, cntlid, "host sent no keep alive in time, disconnecting it");
-            }
-        }
+    fn poll_persisted(&self) -> Option<(nvme_target::PersistToken, bool)> {
+        self.persisted.try_recv().ok()
     }
 }

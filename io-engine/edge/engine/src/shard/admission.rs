@@ -1,9 +1,13 @@
 //! Who waits for memory, and how much of it each host holds.
 //!
-//! A command that needs a buffer when the arena has none waits here, in order of arrival. A host that holds more than
-//! its share while others are connected waits too, and is passed by. The queue is bounded by the commands in flight.
+//! A command that needs a buffer when the arena has none waits here, in order of arrival. A host that holds more than its
+//! share while others want some waits too, and is passed by. The queues are bounded by the commands in flight.
+//!
+//! A host is its NQN, from whatever addresses it connects; a connection that has not said one so far counts for its
+//! address. Only hosts that hold memory or wait for some share it: connections that are merely open take nothing from
+//! anybody.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
 use nvme_target::Output;
@@ -19,24 +23,45 @@ pub(super) struct Waiting {
     pub(super) len: usize,
     /// The step, performed when the buffer is there.
     pub(super) step: Output,
+    /// Order of arrival.
+    turn: u64,
 }
 
-/// A host address with connections.
+/// Whom connections belong to.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum HostKey {
+    /// Somebody at this address who has not connected to a subsystem so far.
+    Address(IpAddr),
+    /// The host of this NQN.
+    Nqn(Box<str>),
+}
+
+/// A host with connections, or with something left to give back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct PeerId(usize);
 
 struct Peer {
-    address: IpAddr,
+    key: HostKey,
     connections: u32,
     held_bytes: usize,
+    waiting: VecDeque<Waiting>,
+}
+
+impl Peer {
+    fn wants_memory(&self) -> bool {
+        self.held_bytes > 0 || !self.waiting.is_empty()
+    }
 }
 
 /// See the module documentation.
 pub(super) struct Admission {
     arena_bytes: usize,
+    by_key: BTreeMap<HostKey, usize>,
     peers: Vec<Option<Peer>>,
+    /// Peers that hold memory or wait for it.
     active_peers: usize,
-    waiting: VecDeque<Waiting>,
+    /// Peers that wait, in no order.
+    waiting_peers: Vec<usize>,
     waits: u64,
 }
 
@@ -44,60 +69,73 @@ impl Admission {
     pub(super) fn new(arena_bytes: usize) -> Self {
         Self {
             arena_bytes,
+            by_key: BTreeMap::new(),
             peers: Vec::new(),
             active_peers: 0,
-            waiting: VecDeque::new(),
+            waiting_peers: Vec::new(),
             waits: 0,
         }
     }
 
-    /// A connection from `address` opened.
-    pub(super) fn join(&mut self, address: IpAddr) -> PeerId {
-        let known = self
-            .peers
-            .iter()
-            .position(|peer| peer.as_ref().is_some_and(|peer| peer.address == address));
-        let slot = known.unwrap_or_else(|| {
-            let free = self
-                .peers
-                .iter()
-                .position(Option::is_none)
-                .unwrap_or_else(|| {
+    /// A connection of `key` opened.
+    pub(super) fn join(&mut self, key: HostKey) -> PeerId {
+        let slot = match self.by_key.get(&key) {
+            Some(slot) => *slot,
+            None => {
+                let free = self.peers.iter().position(Option::is_none);
+                let free = free.unwrap_or_else(|| {
                     self.peers.push(None);
                     self.peers.len() - 1
                 });
-            self.peers[free] = Some(Peer {
-                address,
-                connections: 0,
-                held_bytes: 0,
-            });
-            free
-        });
+                self.by_key.insert(key.clone(), free);
+                self.peers[free] = Some(Peer {
+                    key,
+                    connections: 0,
+                    held_bytes: 0,
+                    waiting: VecDeque::new(),
+                });
+                free
+            }
+        };
         if let Some(peer) = &mut self.peers[slot] {
-            self.active_peers += usize::from(peer.connections == 0);
             peer.connections += 1;
         }
         PeerId(slot)
+    }
+
+    /// Connections of `key`.
+    pub(super) fn connections(&self, key: &HostKey) -> u32 {
+        self.by_key
+            .get(key)
+            .and_then(|slot| self.peers[*slot].as_ref())
+            .map_or(0, |peer| peer.connections)
     }
 
     /// A connection of `peer` closed. What it held comes back by [`Admission::refund`]; until then its place is its own.
     pub(super) fn leave(&mut self, peer: PeerId) {
         if let Some(entry) = &mut self.peers[peer.0] {
             entry.connections -= 1;
-            if entry.connections == 0 {
-                self.active_peers -= 1;
-            }
         }
-        self.forget_if_gone(peer);
+        self.forget_if_gone(peer.0);
     }
 
-    fn forget_if_gone(&mut self, peer: PeerId) {
-        let slot = &mut self.peers[peer.0];
-        if slot
-            .as_ref()
-            .is_some_and(|entry| entry.connections == 0 && entry.held_bytes == 0)
+    fn forget_if_gone(&mut self, slot: usize) {
+        if let Some(peer) = &self.peers[slot]
+            && peer.connections == 0
+            && !peer.wants_memory()
         {
-            *slot = None;
+            self.by_key.remove(&peer.key);
+            self.peers[slot] = None;
+        }
+    }
+
+    /// Changes what `peer` holds or waits for, and keeps the count of those who do.
+    fn change(&mut self, slot: usize, change: impl FnOnce(&mut Peer)) {
+        if let Some(peer) = &mut self.peers[slot] {
+            let before = peer.wants_memory();
+            change(peer);
+            let after = peer.wants_memory();
+            self.active_peers = self.active_peers + usize::from(after) - usize::from(before);
         }
     }
 
@@ -113,42 +151,80 @@ impl Admission {
 
     /// `peer` holds `len` bytes more.
     pub(super) fn charge(&mut self, peer: PeerId, len: usize) {
-        if let Some(peer) = &mut self.peers[peer.0] {
-            peer.held_bytes += len;
-        }
+        self.change(peer.0, |peer| peer.held_bytes += len);
     }
 
     /// `peer` gave back `len` bytes.
     pub(super) fn refund(&mut self, peer: PeerId, len: usize) {
-        if let Some(peer) = &mut self.peers[peer.0] {
+        self.change(peer.0, |peer| {
             peer.held_bytes = peer.held_bytes.saturating_sub(len);
-        }
-        self.forget_if_gone(peer);
+        });
+        self.forget_if_gone(peer.0);
     }
 
     /// Whether somebody waits, so that newcomers queue behind.
     pub(super) fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.waiting_peers.is_empty()
     }
 
-    pub(super) fn wait(&mut self, waiting: Waiting) {
+    /// Steps that wait.
+    pub(super) fn waiting(&self) -> usize {
+        let lengths = self.waiting_peers.iter();
+        lengths
+            .filter_map(|slot| self.peers[*slot].as_ref())
+            .map(|peer| peer.waiting.len())
+            .sum()
+    }
+
+    /// `step` waits for `len` bytes.
+    pub(super) fn wait(&mut self, peer: PeerId, len: usize, step: Output) {
         self.waits += 1;
-        self.waiting.push_back(waiting);
+        let waiting = Waiting {
+            peer,
+            len,
+            step,
+            turn: self.waits,
+        };
+        self.queue(waiting, VecDeque::push_back);
     }
 
-    /// The next that may be served, at or after position `from`; its position is the next `from`.
-    pub(super) fn next_eligible(&mut self, from: usize) -> Option<(usize, Waiting)> {
-        let at = (from..self.waiting.len()).find(|at| {
-            self.waiting
-                .get(*at)
-                .is_some_and(|waiting| self.may_take(waiting.peer, waiting.len))
-        })?;
-        self.waiting.remove(at).map(|waiting| (at, waiting))
+    /// The step that waits longest of those whose host may take what it needs; hosts over their share are passed by.
+    pub(super) fn next_eligible(&mut self) -> Option<Waiting> {
+        let (_, at) = (0..self.waiting_peers.len())
+            .filter_map(|at| {
+                let slot = self.waiting_peers[at];
+                let first = self.peers[slot].as_ref()?.waiting.front()?;
+                self.may_take(PeerId(slot), first.len)
+                    .then_some((first.turn, at))
+            })
+            .min()?;
+        let slot = self.waiting_peers[at];
+        let mut taken = None;
+        self.change(slot, |peer| taken = peer.waiting.pop_front());
+        if self.peers[slot]
+            .as_ref()
+            .is_some_and(|peer| peer.waiting.is_empty())
+        {
+            self.waiting_peers.swap_remove(at);
+        }
+        self.forget_if_gone(slot);
+        taken
     }
 
-    /// Puts back one that still has to wait.
-    pub(super) fn put_back(&mut self, at: usize, waiting: Waiting) {
-        self.waiting.insert(at, waiting);
+    /// Puts back one that still has to wait, at its old place.
+    pub(super) fn put_back(&mut self, waiting: Waiting) {
+        self.queue(waiting, VecDeque::push_front);
+    }
+
+    fn queue(&mut self, waiting: Waiting, put: fn(&mut VecDeque<Waiting>, Waiting)) {
+        let slot = waiting.peer.0;
+        let was_waiting = self.peers[slot]
+            .as_ref()
+            .is_some_and(|peer| !peer.waiting.is_empty());
+        self.change(slot, |peer| put(&mut peer.waiting, waiting));
+        if !was_waiting {
+            self.waiting_peers.push(slot);
+        }
     }
 
     /// Steps that had to wait since start.
@@ -158,75 +234,4 @@ impl Admission {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::net::Ipv4Addr;
-
-    fn address(last: u8) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::new(192, 0, 2, last))
-    }
-
-    #[test]
-    fn a_host_alone_leaves_a_reserve_and_beside_another_has_its_share() {
-        let mut admission = Admission::new(1000);
-        let greedy = admission.join(address(1));
-        admission.charge(greedy, 800);
-        assert!(admission.may_take(greedy, 75));
-        assert!(!admission.may_take(greedy, 76));
-        let other = admission.join(address(2));
-        assert!(!admission.may_take(greedy, 1));
-        assert!(admission.may_take(other, 437));
-        admission.leave(other);
-        assert!(admission.may_take(greedy, 75));
-    }
-
-    #[test]
-    fn a_host_that_holds_nothing_is_never_refused() {
-        let mut admission = Admission::new(1000);
-        let one = admission.join(address(1));
-        admission.join(address(2));
-        assert!(admission.may_take(one, 5000));
-    }
-
-    #[test]
-    fn what_a_gone_host_gives_back_is_not_credited_to_the_next() {
-        let mut admission = Admission::new(1000);
-        let gone = admission.join(address(1));
-        admission.charge(gone, 300);
-        admission.leave(gone);
-        let next = admission.join(address(2));
-        admission.charge(next, 800);
-        admission.refund(gone, 300);
-        assert!(!admission.may_take(next, 100));
-    }
-
-    #[test]
-    fn waiting_is_served_in_order_passing_by_who_is_over_its_share() {
-        let mut admission = Admission::new(1000);
-        let (greedy, modest) = (admission.join(address(1)), admission.join(address(2)));
-        admission.charge(greedy, 600);
-        for (peer, len) in [(greedy, 10), (modest, 20), (greedy, 30)] {
-            admission.wait(Waiting {
-                peer,
-                len,
-                step: release(),
-            });
-        }
-        let (at, first) = admission.next_eligible(0).unwrap();
-        assert_eq!((at, first.len), (1, 20));
-        assert!(admission.next_eligible(at).is_none());
-        admission.refund(greedy, 600);
-        assert_eq!(admission.next_eligible(0).unwrap().1.len, 10);
-        assert_eq!(admission.waits(), 3);
-    }
-
-    fn release() -> Output {
-        Output::Event(Box::new(nvme_target::ControllerEvent {
-            kind: nvme_target::ControllerEventKind::Connected,
-            subnqn: String::new(),
-            hostnqn: String::new(),
-            hostid: [0; 16],
-            cntlid: 1,
-        }))
-    }
-}
+mod tests;

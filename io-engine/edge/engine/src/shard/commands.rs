@@ -1,17 +1,18 @@
 //! Commands between their capsule and their answer: buffers, device operations, responses.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use block::{Request, Stamps};
+use block::{CountedOp, Request, Stamps, Waits};
+use nvme_spec::opcode::nvm;
 use nvme_spec::{Cqe, Sqe};
-use nvme_target::{CmdId, InCapsule, IoOp, Output, QpairId, ReplyData};
+use nvme_target::{CmdId, CommandOrigin, DeviceKey, InCapsule, IoOp, Output, QpairId, ReplyData};
 use sdk::block::{IoError, IoResult, Submitted};
-use sdk::buf::{Buf, Chunk, Payload, Segment, Segments};
+use sdk::buf::{Buf, Payload};
 use sdk::fabric::ConnId;
 use sdk::host::Host;
+use units::BlockRange;
 
-use super::admission::{PeerId, Waiting};
+use super::admission::PeerId;
 use super::{PersistJob, Shard};
 
 /// What the engine holds for one command.
@@ -29,6 +30,26 @@ struct Held {
     peer: Option<PeerId>,
     received: Option<Instant>,
     qp: Option<QpairId>,
+    /// How it is counted, should it come to a device.
+    op: Option<CountedOp>,
+    /// Device it was last given to.
+    device: Option<DeviceKey>,
+    /// Bytes it asked of devices.
+    bytes: u64,
+    waits: Waits,
+    /// When the wait it is in began: for a buffer or for the host's data.
+    waiting_since: Option<Instant>,
+}
+
+impl Held {
+    /// The wait ends; its length in microseconds.
+    fn end_wait(&mut self, now: Instant) -> u32 {
+        let waited = self
+            .waiting_since
+            .take()
+            .map(|since| now.saturating_duration_since(since).as_micros());
+        u32::try_from(waited.unwrap_or_default()).unwrap_or(u32::MAX)
+    }
 }
 
 /// Held data by command index.
@@ -86,14 +107,14 @@ impl Shard {
         data: Option<Buf>,
         data_ok: bool,
     ) {
-        let Some(connection) = self.connections.by_conn(conn) else {
+        let Some((connection, qp)) = self.connections.queue_of(conn) else {
             return;
         };
         let now = self.reactor.now();
         let in_capsule = data.as_deref().map_or(InCapsule::None, InCapsule::Bytes);
         let Some(cmd) = self
             .target
-            .handle_capsule(now, connection.qp, sqe, in_capsule, data_ok)
+            .handle_capsule(now, qp, sqe, in_capsule, data_ok)
         else {
             return;
         };
@@ -104,12 +125,12 @@ impl Shard {
         *self.commands.of(cmd) = Held {
             cmd: Some(cmd),
             data,
-            reply: None,
-            by_value: false,
             charged,
             peer: Some(connection.peer),
             received: Some(now),
-            qp: Some(connection.qp),
+            qp: Some(qp),
+            op: counted_op(sqe.opcode()),
+            ..Held::default()
         };
     }
 
@@ -118,6 +139,8 @@ impl Shard {
             return;
         };
         let now = self.reactor.now();
+        let waited = held.end_wait(now);
+        held.waits.host_data_us = held.waits.host_data_us.saturating_add(waited);
         if held.by_value {
             self.target.handle_data(now, cmd, &buf, data_ok);
         } else {
@@ -141,6 +164,7 @@ impl Shard {
             }
             Output::Release { cmd } => self.release(cmd),
             Output::Disconnect { qp, reason } => self.disconnect(qp, reason),
+            Output::Associated { qp } => self.associate(qp),
             Output::Unrouted { qp, connect } => self.route_connect(qp, connect),
             Output::Persist { token, request } => {
                 let job = PersistJob {
@@ -155,7 +179,7 @@ impl Shard {
                         .handle_persisted(self.reactor.now(), job.token, false);
                 }
             }
-            Output::Event(event) => self.surroundings.controller_event(*event),
+            Output::Event(event) => self.log_controller(&event),
         }
     }
 
@@ -174,33 +198,38 @@ impl Shard {
         let may = !self.admission.is_waiting() && self.admission.may_take(peer, len);
         match if may { self.reactor.alloc(len) } else { None } {
             Some(buf) => self.start_charged(cmd, peer, step, buf),
-            None => self.admission.wait(Waiting { peer, len, step }),
+            None => {
+                self.commands.of(cmd).waiting_since = Some(self.reactor.now());
+                self.admission.wait(peer, len, step);
+            }
         }
     }
 
     /// Serves commands that waited for memory, as far as there is some. Tells whether it served any.
     pub(super) fn retry_waiting(&mut self) -> bool {
-        let (mut from, mut served) = (0, false);
-        while let Some((at, waiting)) = self.admission.next_eligible(from) {
+        let mut served = false;
+        while let Some(waiting) = self.admission.next_eligible() {
             let Some((cmd, _)) = self.buffer_needed(&waiting.step) else {
-                from = at;
                 continue;
             };
             match self.reactor.alloc(waiting.len) {
                 Some(buf) => self.start_charged(cmd, waiting.peer, waiting.step, buf),
                 None => {
-                    self.admission.put_back(at, waiting);
+                    self.admission.put_back(waiting);
                     return served;
                 }
             }
-            (from, served) = (at, true);
+            served = true;
         }
         served
     }
 
     fn start_charged(&mut self, cmd: CmdId, peer: PeerId, step: Output, buf: Buf) {
         self.admission.charge(peer, buf.len());
-        self.commands.of(cmd).charged += buf.len();
+        let held = self.commands.of(cmd);
+        held.charged += buf.len();
+        let waited = held.end_wait(self.reactor.now());
+        held.waits.buffer_us = held.waits.buffer_us.saturating_add(waited);
         self.start_step(step, Some(buf));
     }
 
@@ -223,6 +252,7 @@ impl Shard {
             Output::Respond { .. }
             | Output::Release { .. }
             | Output::Disconnect { .. }
+            | Output::Associated { .. }
             | Output::Unrouted { .. }
             | Output::Persist { .. }
             | Output::Event(_) => return None,
@@ -239,7 +269,10 @@ impl Shard {
                 by_value,
                 ..
             } => {
-                self.commands.of(cmd).by_value = by_value;
+                let now = self.reactor.now();
+                let held = self.commands.of(cmd);
+                held.by_value = by_value;
+                held.waiting_since = Some(now);
                 if let (Some(connection), Some(buf)) = (self.connections.by_qpair(qp), buf) {
                     self.fabric.fetch(connection.conn, cid, tag_of(cmd), buf);
                 }
@@ -248,20 +281,21 @@ impl Shard {
                 cmd, device, op, ..
             } => {
                 let tag = tag_of(cmd);
+                self.note_device(cmd, device, op);
+                if op == IoOp::Flush && self.devices.has_loss_to_tell(device) && self.tell_loss(cmd)
+                {
+                    let nowhere = BlockRange::new(0, 0);
+                    return self.finish_io(tag, Err(IoError::Medium(nowhere)));
+                }
                 let result = match self.request(cmd, op, buf) {
                     Some(request) => {
-                        let received = self
-                            .commands
-                            .of(cmd)
-                            .received
-                            .unwrap_or_else(|| self.reactor.now());
-                        self.devices.submit(
-                            &mut self.reactor,
-                            device,
-                            tag,
-                            request,
-                            Stamps { received },
-                        )
+                        let held = self.commands.of(cmd);
+                        let stamps = Stamps {
+                            received: held.received.unwrap_or_else(|| self.reactor.now()),
+                            waits: held.waits,
+                        };
+                        self.devices
+                            .submit(&mut self.reactor, device, tag, request, stamps)
                     }
                     // The target never asks to write data it has not been given.
                     None => Submitted::Done(Err(IoError::Aborted)),
@@ -273,6 +307,7 @@ impl Shard {
             Output::Respond { .. }
             | Output::Release { .. }
             | Output::Disconnect { .. }
+            | Output::Associated { .. }
             | Output::Unrouted { .. }
             | Output::Persist { .. }
             | Output::Event(_) => {}
@@ -311,6 +346,63 @@ impl Shard {
         })
     }
 
+    /// Notes what a command asks of a device; both halves of a fused pair are commands of their own.
+    #[inline]
+    fn note_device(&mut self, cmd: CmdId, device: DeviceKey, op: IoOp) {
+        let (range, other) = match op {
+            IoOp::Flush => (None, None),
+            IoOp::CompareAndWrite { range, compare, .. } => (Some(range), Some(compare)),
+            IoOp::Read { range }
+            | IoOp::Write { range, .. }
+            | IoOp::WriteZeroes { range, .. }
+            | IoOp::Discard { range }
+            | IoOp::Compare { range } => (Some(range), None),
+        };
+        let bytes = range.map_or(0, |range| self.devices.bytes_of(device, range));
+        for cmd in std::iter::once(cmd).chain(other) {
+            let held = self.commands.of(cmd);
+            held.device = Some(device);
+            held.bytes += bytes;
+        }
+    }
+
+    /// Counts a command whose answer has just been queued, if it came to a device.
+    #[inline]
+    fn count_answered(&mut self, cmd: CmdId, ok: bool) {
+        let held = self.commands.of(cmd);
+        let (Some(device), Some(op), Some(received)) = (held.device, held.op, held.received) else {
+            return;
+        };
+        let bytes = held.bytes;
+        let latency = self.reactor.now().saturating_duration_since(received);
+        self.devices.record_command(device, op, bytes, ok, latency);
+    }
+
+    /// Whether `cmd` is a Flush of a host that is to hear, by its failing, of writes lost with the device before.
+    #[cold]
+    fn tell_loss(&mut self, cmd: CmdId) -> bool {
+        let Some((device, origin)) = self.flush_of(cmd) else {
+            return false;
+        };
+        let is_due = self.devices.tell_loss(device, &origin.hostnqn);
+        if is_due {
+            tracing::warn!(
+                hostnqn = %origin.hostnqn, subnqn = %origin.subnqn, nsid = origin.nsid,
+                "flush failed: the device was lost before, and what this host wrote then may be gone"
+            );
+        }
+        is_due
+    }
+
+    /// Device and origin of `cmd` if it is a Flush: the one command whose failing tells a host of what it wrote before.
+    fn flush_of(&mut self, cmd: CmdId) -> Option<(DeviceKey, CommandOrigin)> {
+        let held = self.commands.of(cmd);
+        if held.op != Some(CountedOp::Flush) {
+            return None;
+        }
+        Some((held.device?, self.target.origin(cmd)?))
+    }
+
     /// A device operation ended.
     pub(super) fn finish_io(&mut self, tag: u64, result: IoResult) {
         let Some((cmd, held)) = self.commands.by_tag(tag) else {
@@ -321,7 +413,14 @@ impl Shard {
                 held.reply = payload;
                 Ok(())
             }
-            Err(error) => Err(target_error(error)),
+            Err(error) => {
+                if error == IoError::Gone
+                    && let Some((device, origin)) = self.flush_of(cmd)
+                {
+                    self.devices.note_told(device, &origin.hostnqn);
+                }
+                Err(target_error(error))
+            }
         };
         self.target.handle_io_done(self.reactor.now(), cmd, result);
     }
@@ -334,17 +433,36 @@ impl Shard {
         data: ReplyData,
         implicit: bool,
     ) {
-        let payload = match data {
-            ReplyData::None => None,
-            ReplyData::FromIo(_) => cmd.and_then(|cmd| self.commands.of(cmd).reply.take()),
-            ReplyData::Bytes(bytes) => lent(bytes),
-        };
         if let Some(connection) = self.connections.by_qpair(qp) {
-            self.fabric.respond(connection.conn, cqe, payload, implicit);
+            let payload = match data {
+                ReplyData::None => Some(None),
+                ReplyData::FromIo(_) => {
+                    Some(cmd.and_then(|cmd| self.take_reply(connection.conn, cmd)))
+                }
+                ReplyData::Bytes(bytes) => self.replies.reply(connection.peer, bytes).map(Some),
+            };
+            match payload {
+                Some(payload) => self.fabric.respond(connection.conn, cqe, payload, implicit),
+                None => self.drop_connection(connection, "replies_unread"),
+            }
         }
         if let Some(cmd) = cmd {
+            self.count_answered(cmd, cqe.status.is_success());
             self.release(cmd);
         }
+    }
+
+    /// What was read for `cmd`. A buffer stays charged until the host has it: one that does not read holds its share, and no
+    /// more.
+    fn take_reply(&mut self, conn: ConnId, cmd: CmdId) -> Option<Payload> {
+        let held = self.commands.of(cmd);
+        let reply = held.reply.take()?;
+        if let Payload::Buf(buf) = &reply {
+            let len = buf.len().min(held.charged);
+            held.charged -= len;
+            self.connections.add_unsent(conn, len);
+        }
+        Some(reply)
     }
 
     fn release(&mut self, cmd: CmdId) {
@@ -358,12 +476,17 @@ impl Shard {
     }
 }
 
-/// Bytes the target made, as a payload.
-fn lent(bytes: Box<[u8]>) -> Option<Payload> {
-    let len = bytes.len();
-    let mut segments = Segments::new();
-    segments.push(Segment::new(Arc::new(Chunk::from(bytes)), 0, len)?);
-    Some(Payload::Lent(segments))
+/// How a command is counted. On an admin queue the codes mean something else, but no device is asked there.
+const fn counted_op(opcode: u8) -> Option<CountedOp> {
+    match opcode {
+        nvm::READ => Some(CountedOp::Read),
+        nvm::WRITE => Some(CountedOp::Write),
+        nvm::COMPARE => Some(CountedOp::Compare),
+        nvm::FLUSH => Some(CountedOp::Flush),
+        nvm::WRITE_ZEROES => Some(CountedOp::WriteZeroes),
+        nvm::DATASET_MANAGEMENT => Some(CountedOp::Discard),
+        _ => None,
+    }
 }
 
 /// The one place where a device's errors become the target's.

@@ -1,20 +1,24 @@
-//! Which connection is which queue pair, and what becomes of connections.
+//! Which connection is which queue pair, whose it is, and what becomes of connections.
+//!
+//! A connection counts from its acceptance, whatever its host says or does not say.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use nvme_target::{QpairId, TransportFacts, UnroutedConnect};
 use sdk::fabric::{ConnId, Parcel};
-use sdk::host::Host;
+use sdk::host::{Host, StreamId};
 
 use super::Shard;
-use super::admission::PeerId;
+use super::admission::{HostKey, PeerId};
 
 /// One connection.
 #[derive(Clone, Copy)]
 pub(super) struct Connection {
     pub(super) conn: ConnId,
-    pub(super) qp: QpairId,
+    /// Its queue pair, once the transport's handshake is done.
+    pub(super) qp: Option<QpairId>,
+    /// Whose it is: somebody at its address until a Connect succeeds, the host of that NQN from then on.
     pub(super) peer: PeerId,
     pub(super) peer_addr: SocketAddr,
 }
@@ -24,6 +28,8 @@ pub(super) struct Connection {
 pub(super) struct Connections {
     by_conn: Vec<Option<Connection>>,
     by_qpair: Vec<Option<Connection>>,
+    /// Bytes of buffers on their way to the host, which are still charged to it; by connection slot.
+    unsent: Vec<usize>,
     /// Closed connections by reason, since start.
     pub(super) closed: BTreeMap<&'static str, u64>,
 }
@@ -31,7 +37,9 @@ pub(super) struct Connections {
 impl Connections {
     fn insert(&mut self, connection: Connection) {
         place(&mut self.by_conn, connection.conn.slot(), connection);
-        place(&mut self.by_qpair, connection.qp.index(), connection);
+        if let Some(qp) = connection.qp {
+            place(&mut self.by_qpair, qp.index(), connection);
+        }
     }
 
     /// The connection the fabric calls `conn`.
@@ -49,12 +57,38 @@ impl Connections {
             .get(qp.index())
             .copied()
             .flatten()
-            .filter(|found| found.qp == qp)
+            .filter(|found| found.qp == Some(qp))
+    }
+
+    /// The connection the fabric calls `conn` and its queue pair.
+    pub(super) fn queue_of(&self, conn: ConnId) -> Option<(Connection, QpairId)> {
+        let connection = self.by_conn(conn)?;
+        Some((connection, connection.qp?))
     }
 
     fn remove(&mut self, connection: Connection) {
         self.by_conn[connection.conn.slot()] = None;
-        self.by_qpair[connection.qp.index()] = None;
+        if let Some(qp) = connection.qp {
+            self.by_qpair[qp.index()] = None;
+        }
+    }
+
+    /// `len` bytes of a buffer were queued for the host.
+    pub(super) fn add_unsent(&mut self, conn: ConnId, len: usize) {
+        if self.unsent.len() <= conn.slot() {
+            self.unsent.resize(conn.slot() + 1, 0);
+        }
+        self.unsent[conn.slot()] += len;
+    }
+
+    /// Up to `len` bytes queued for the host have gone; answers how many of them were charged.
+    fn take_unsent(&mut self, conn: ConnId, len: usize) -> usize {
+        let Some(unsent) = self.unsent.get_mut(conn.slot()) else {
+            return 0;
+        };
+        let taken = len.min(*unsent);
+        *unsent -= taken;
+        taken
     }
 
     /// All of them, in slot order.
@@ -75,53 +109,98 @@ fn place(table: &mut Vec<Option<Connection>>, slot: usize, connection: Connectio
 }
 
 impl Shard {
-    pub(super) fn handle_connected(&mut self, conn: ConnId, local: SocketAddr, peer: SocketAddr) {
-        self.open_connection(conn, local, peer);
+    /// A host connected a stream. One address may have as many connections without Connect as one host may have with.
+    pub(super) fn handle_accepted(
+        &mut self,
+        stream: StreamId,
+        local: SocketAddr,
+        peer_addr: SocketAddr,
+    ) {
+        let strangers = self.admission.connections(&address_of(peer_addr));
+        if strangers >= self.strangers_max {
+            self.reactor.close_stream(stream);
+            self.count_closed(peer_addr, "too_many_connections_of_address");
+            return;
+        }
+        let host = &mut self.reactor;
+        if let Some(conn) = self.fabric.handle_accepted(host, stream, local, peer_addr) {
+            self.open_connection(conn, peer_addr);
+        }
     }
 
-    fn open_connection(
-        &mut self,
-        conn: ConnId,
-        local: SocketAddr,
-        peer: SocketAddr,
-    ) -> Option<QpairId> {
+    fn open_connection(&mut self, conn: ConnId, peer_addr: SocketAddr) {
+        let peer = self.admission.join(address_of(peer_addr));
+        self.connections.insert(Connection {
+            conn,
+            qp: None,
+            peer,
+            peer_addr,
+        });
+    }
+
+    /// The transport's handshake is done.
+    pub(super) fn handle_connected(&mut self, conn: ConnId, local: SocketAddr) -> Option<QpairId> {
+        let mut connection = self.connections.by_conn(conn)?;
         let facts = TransportFacts {
             traddr: local.ip().to_canonical().to_string(),
             trsvcid: local.port().to_string(),
             ipv6: local.ip().to_canonical().is_ipv6(),
         };
         let Some(qp) = self.target.handle_connected(self.reactor.now(), facts) else {
-            self.connections.count_closed("no_room_for_queue_pair");
-            self.fabric
-                .close(&mut self.reactor, conn, "no_room_for_queue_pair");
+            self.drop_connection(connection, "no_room_for_queue_pair");
             return None;
         };
-        let peer_id = self.admission.join(peer.ip().to_canonical());
-        self.connections.insert(Connection {
-            conn,
-            qp,
-            peer: peer_id,
-            peer_addr: peer,
-        });
+        connection.qp = Some(qp);
+        self.connections.insert(connection);
         Some(qp)
     }
 
+    /// A Connect succeeded: the connection is the host's whose NQN it named, and no longer its address's.
+    pub(super) fn associate(&mut self, qp: QpairId) {
+        let (Some(mut connection), Some((_, hostnqn, ..))) =
+            (self.connections.by_qpair(qp), self.target.describe(qp))
+        else {
+            return;
+        };
+        let stranger = connection.peer;
+        connection.peer = self.admission.join(HostKey::Nqn(hostnqn.into()));
+        self.connections.insert(connection);
+        self.admission.leave(stranger);
+    }
+
     pub(super) fn handle_closed(&mut self, conn: ConnId, reason: &'static str) {
-        self.connections.count_closed(reason);
-        if let Some(connection) = self.connections.by_conn(conn) {
-            tracing::debug!(peer = %connection.peer_addr, reason, "connection closed");
-            self.forget_connection(connection);
+        match self.connections.by_conn(conn) {
+            Some(connection) => {
+                self.count_closed(connection.peer_addr, reason);
+                self.forget_connection(connection);
+            }
+            None => self.connections.count_closed(reason),
+        }
+    }
+
+    /// Gives back what was charged for buffers that have been sent.
+    pub(super) fn take_sent(&mut self) {
+        while let Some((conn, len)) = self.fabric.poll_sent() {
+            if let Some(connection) = self.connections.by_conn(conn) {
+                let len = self.connections.take_unsent(conn, len);
+                self.admission.refund(connection.peer, len);
+            }
         }
     }
 
     fn forget_connection(&mut self, connection: Connection) {
         self.connections.remove(connection);
+        let unsent = self.connections.take_unsent(connection.conn, usize::MAX);
+        self.admission.refund(connection.peer, unsent);
         let now = self.reactor.now();
-        let commands = &self.commands;
-        self.devices
-            .orphan(now, |tag| commands.is_of(tag, connection.qp));
+        if let Some(qp) = connection.qp {
+            let commands = &self.commands;
+            self.devices.orphan(now, |tag| commands.is_of(tag, qp));
+        }
         self.admission.leave(connection.peer);
-        self.target.handle_disconnected(now, connection.qp);
+        if let Some(qp) = connection.qp {
+            self.target.handle_disconnected(now, qp);
+        }
     }
 
     /// Closes a connection at the target's wish.
@@ -134,10 +213,9 @@ impl Shard {
 
     /// Closes a connection for `reason`, sending first what is queued on it.
     pub(super) fn drop_connection(&mut self, connection: Connection, reason: &'static str) {
-        tracing::debug!(peer = %connection.peer_addr, reason, "closing connection");
         self.fabric
             .close(&mut self.reactor, connection.conn, reason);
-        self.connections.count_closed(reason);
+        self.count_closed(connection.peer_addr, reason);
         self.forget_connection(connection);
     }
 
@@ -172,8 +250,20 @@ impl Shard {
             self.connections.count_closed("no_room_for_connection");
             return;
         };
-        if let Some(qp) = self.open_connection(attached.conn, attached.local, attached.peer) {
+        // A Connect refused here leaves the connection a stranger's, of which one address has so many here too.
+        if self.admission.connections(&address_of(attached.peer)) >= self.strangers_max {
+            let reason = "too_many_connections_of_address";
+            self.fabric.close(&mut self.reactor, attached.conn, reason);
+            self.count_closed(attached.peer, reason);
+            return;
+        }
+        self.open_connection(attached.conn, attached.peer);
+        if let Some(qp) = self.handle_connected(attached.conn, attached.local) {
             self.target.replay_connect(self.reactor.now(), qp, connect);
         }
     }
+}
+
+fn address_of(peer: SocketAddr) -> HostKey {
+    HostKey::Address(peer.ip().to_canonical())
 }

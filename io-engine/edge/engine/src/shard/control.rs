@@ -5,15 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use block::{InflightIo, IoStats};
+use block::{InflightIo, IoStats, Stage};
+use nvme_spec::nqn::DISCOVERY_NQN;
 use nvme_target::{
     AllowedHosts, CommandOrigin, ConfigError, ControllerInfo, DeviceKey, DiscoveredSubsystem,
-    NamespaceConfig, PersistToken, SubsystemConfig, SubsystemId,
+    NamespaceConfig, SubsystemConfig, SubsystemId,
 };
 use sdk::block::{Geometry, IoError};
 use sdk::host::Host;
 
-use super::{DeviceSetup, Shard};
+use super::{DeviceSetup, Placed, Shard};
 
 /// A subsystem to serve.
 pub(crate) struct SubsystemSetup {
@@ -25,12 +26,34 @@ pub(crate) struct SubsystemSetup {
 struct SubsystemEntry {
     id: SubsystemId,
     namespaces: BTreeMap<u32, DeviceKey>,
+    /// Counters of devices that were its namespaces, so that its own never go back.
+    former: IoStats,
 }
+
+/// Whose changes of data are waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Writers {
+    /// Everybody's: no host reaches the device any longer.
+    All,
+    /// Those whose host is gone or was answered already; others go on.
+    Gone,
+}
+
+/// Changes of data that a device has not given back, by the tag of their command.
+pub(crate) type Unsettled = Vec<(DeviceKey, u64)>;
 
 /// Subsystems by NQN.
 #[derive(Default)]
 pub(super) struct Control {
     subsystems: BTreeMap<String, SubsystemEntry>,
+}
+
+impl Control {
+    /// The subsystem that has a device.
+    fn user_of(&mut self, key: DeviceKey) -> Option<&mut SubsystemEntry> {
+        let mut entries = self.subsystems.values_mut();
+        entries.find(|entry| entry.namespaces.values().any(|device| *device == key))
+    }
 }
 
 /// Why a shard refused.
@@ -40,8 +63,8 @@ pub(crate) enum ShardError {
     Target(ConfigError),
     /// The device refused.
     Device(IoError),
-    /// Operations are in flight.
-    Busy,
+    /// So many operations are in flight.
+    Busy(usize),
 }
 
 impl From<ConfigError> for ShardError {
@@ -72,10 +95,11 @@ pub(crate) struct ShardFigures {
     pub(crate) inflight: u64,
     pub(crate) closed: Vec<(&'static str, u64)>,
     pub(crate) memory_waits: u64,
+    pub(crate) memory_waiting: u64,
 }
 
 impl Shard {
-    pub(crate) fn open_device(&mut self, setup: DeviceSetup) -> Result<DeviceKey, ShardError> {
+    pub(crate) fn open_device(&mut self, setup: DeviceSetup) -> Result<Placed, ShardError> {
         self.devices
             .open(&mut self.reactor, setup)
             .map_err(ShardError::Device)
@@ -85,8 +109,39 @@ impl Shard {
         if self.devices.close(&mut self.reactor, key) {
             Ok(())
         } else {
-            Err(ShardError::Busy)
+            Err(self.busy(key))
         }
+    }
+
+    fn busy(&self, key: DeviceKey) -> ShardError {
+        ShardError::Busy(self.devices.inflight_on(key).count())
+    }
+
+    /// Closes a device that is to be opened again; namespaces keep its key and are answered `Gone` meanwhile.
+    pub(crate) fn take_device_out(&mut self, key: DeviceKey) -> Result<(), ShardError> {
+        let commands = self.devices.command_stats(key);
+        if !self.devices.take_out(&mut self.reactor, key) {
+            return Err(self.busy(key));
+        }
+        if let (Some(entry), Some(commands)) = (self.control.user_of(key), commands) {
+            entry.former.merge(&commands);
+        }
+        Ok(())
+    }
+
+    /// Opens a device in the place of the one that was taken out, under the same key; hosts are told of a changed size.
+    pub(crate) fn put_device_back(
+        &mut self,
+        key: DeviceKey,
+        setup: DeviceSetup,
+    ) -> Result<Placed, ShardError> {
+        let geometry = setup.geometry;
+        let placed = self
+            .devices
+            .put_back(&mut self.reactor, key, setup)
+            .map_err(ShardError::Device)?;
+        self.resize_device(key, geometry)?;
+        Ok(placed)
     }
 
     /// Tells a device and the namespaces on it of a new size.
@@ -114,14 +169,18 @@ impl Shard {
         let mut namespaces = BTreeMap::new();
         for namespace in setup.namespaces {
             namespaces.insert(namespace.nsid, namespace.device);
+            self.devices.reset_command_stats(namespace.device);
             if let Err(error) = self.target.add_namespace(id, namespace) {
                 self.target.remove_subsystem(self.reactor.now(), id)?;
                 return Err(error.into());
             }
         }
-        self.control
-            .subsystems
-            .insert(nqn, SubsystemEntry { id, namespaces });
+        let entry = SubsystemEntry {
+            id,
+            namespaces,
+            former: IoStats::default(),
+        };
+        self.control.subsystems.insert(nqn, entry);
         Ok(())
     }
 
@@ -162,6 +221,7 @@ impl Shard {
         let (nsid, device) = (namespace.nsid, namespace.device);
         self.target.add_namespace(entry.id, namespace)?;
         entry.namespaces.insert(nsid, device);
+        self.devices.reset_command_stats(device);
         Ok(())
     }
 
@@ -172,7 +232,13 @@ impl Shard {
             .get_mut(nqn)
             .ok_or(ConfigError::SubsystemUnknown)?;
         self.target.remove_namespace(entry.id, nsid)?;
-        entry.namespaces.remove(&nsid);
+        let commands = entry
+            .namespaces
+            .remove(&nsid)
+            .and_then(|device| self.devices.command_stats(device));
+        if let Some(commands) = commands {
+            entry.former.merge(&commands);
+        }
         Ok(())
     }
 
@@ -180,16 +246,71 @@ impl Shard {
         self.target.set_discovery(entries, generation);
     }
 
-    pub(crate) fn handle_persisted(&mut self, token: PersistToken, ok: bool) {
-        self.target.handle_persisted(self.reactor.now(), token, ok);
+    /// Tells the target what became of reservation records.
+    pub(super) fn take_persisted(&mut self) {
+        while let Some((token, ok)) = self.surroundings.poll_persisted() {
+            self.target.handle_persisted(self.reactor.now(), token, ok);
+        }
     }
 
     pub(crate) fn device_stats(&self, key: DeviceKey) -> Option<IoStats> {
         self.devices.stats(key)
     }
 
+    /// Counters of subsystems, by NQN.
+    pub(crate) fn subsystem_stats(&self) -> Vec<(String, IoStats)> {
+        let sum = |entry: &SubsystemEntry| {
+            let mut sum = entry.former.clone();
+            let devices = entry.namespaces.values();
+            devices
+                .filter_map(|device| self.devices.command_stats(*device))
+                .for_each(|commands| sum.merge(&commands));
+            sum
+        };
+        let subsystems = self.control.subsystems.iter();
+        subsystems
+            .map(|(nqn, entry)| (nqn.clone(), sum(entry)))
+            .collect()
+    }
+
     pub(crate) fn reset_stats(&mut self) {
         self.devices.reset_stats();
+        for entry in self.control.subsystems.values_mut() {
+            entry.former = IoStats::default();
+        }
+    }
+
+    /// What `writers` have in these devices that may still change their data.
+    pub(crate) fn unsettled(&self, devices: &[DeviceKey], writers: Writers) -> Unsettled {
+        let is_meant = |io: &InflightIo| match writers {
+            Writers::All => true,
+            Writers::Gone => io.stage == Stage::Overdue || !self.is_connected(io.tag),
+        };
+        let changes = |device: &DeviceKey| {
+            let device = *device;
+            let inflight = self.devices.inflight_on(device);
+            inflight
+                .filter(|io| io.op.is_change() && is_meant(io))
+                .map(move |io| (device, io.tag))
+        };
+        devices.iter().flat_map(changes).collect()
+    }
+
+    /// Those of `changes` that are not over.
+    pub(crate) fn still_unsettled(&self, mut changes: Unsettled) -> Unsettled {
+        changes.retain(|(device, tag)| {
+            let mut inflight = self.devices.inflight_on(*device);
+            inflight.any(|io| io.tag == *tag && io.op.is_change())
+        });
+        changes
+    }
+
+    /// Whether the host of an operation is there to be answered.
+    fn is_connected(&self, tag: u64) -> bool {
+        self.commands
+            .cmd_of(tag)
+            .and_then(|cmd| self.target.origin(cmd))
+            .is_some()
     }
 
     pub(crate) fn inflight(&self) -> Vec<ListedIo> {
@@ -212,24 +333,38 @@ impl Shard {
     }
 
     pub(crate) fn controllers(&self) -> Vec<ListedController> {
-        let mut listed = Vec::new();
-        for (nqn, entry) in &self.control.subsystems {
-            for info in self.target.controllers(entry.id).unwrap_or_default() {
-                let peer = self
+        let subsystems = self.control.subsystems.iter();
+        let served = subsystems.flat_map(|(nqn, entry)| {
+            let infos = self.target.controllers(entry.id).unwrap_or_default();
+            infos.into_iter().map(move |info| (nqn.as_str(), info))
+        });
+        let discovery = self.target.discovery_controllers().into_iter();
+        let discovery = discovery.map(|info| (DISCOVERY_NQN, info));
+        served
+            .chain(discovery)
+            .map(|(subnqn, info)| ListedController {
+                subnqn: subnqn.to_owned(),
+                peer: self
                     .connections
                     .by_qpair(info.admin)
-                    .map(|connection| connection.peer_addr);
-                listed.push(ListedController {
-                    subnqn: nqn.clone(),
-                    info,
-                    peer,
-                });
-            }
-        }
-        listed
+                    .map(|connection| connection.peer_addr),
+                info,
+            })
+            .collect()
     }
 
     pub(crate) fn figures(&self) -> ShardFigures {
+        let refused = self.target.refused_connects();
+        let refused = [
+            ("connect_invalid", refused.invalid),
+            ("connect_host_not_allowed", refused.host_not_allowed),
+            ("connect_controllers_full", refused.controllers_full),
+            (
+                "connect_host_controllers_full",
+                refused.host_controllers_full,
+            ),
+            ("connect_host_connections_full", refused.host_qpairs_full),
+        ];
         ShardFigures {
             connections: self.connections.iter().count() as u64,
             inflight: self.devices.inflight().count() as u64,
@@ -238,8 +373,10 @@ impl Shard {
                 .closed
                 .iter()
                 .map(|(reason, count)| (*reason, *count))
+                .chain(refused)
                 .collect(),
             memory_waits: self.admission.waits(),
+            memory_waiting: self.admission.waiting() as u64,
         }
     }
 

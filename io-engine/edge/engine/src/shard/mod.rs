@@ -13,16 +13,20 @@ mod commands;
 mod connections;
 mod control;
 mod devices;
+mod logs;
+mod replies;
 
 use std::time::Instant;
 
 use nvme_target::{Target, TargetConfig};
-use reactor::{Event, ListenerId, Reactor};
+use reactor::{Event, ListenerId, LogLimit, Reactor};
 use sdk::fabric::{Fabric, FabricEvent};
 use sdk::host::Host;
 
-pub(crate) use control::{ListedController, ListedIo, ShardError, ShardFigures, SubsystemSetup};
-pub(crate) use devices::DeviceSetup;
+pub(crate) use control::{
+    ListedController, ListedIo, ShardError, ShardFigures, SubsystemSetup, Unsettled, Writers,
+};
+pub(crate) use devices::{DeviceSetup, Placed};
 
 use admission::Admission;
 use commands::Commands;
@@ -38,15 +42,17 @@ pub(crate) trait Surroundings {
     fn route(&self, subnqn: &str) -> Option<usize>;
     /// Sends a message to another shard; gives it back if its mailbox is full.
     fn send(&self, shard: usize, message: Message) -> Result<(), Message>;
-    /// Makes a reservation record durable, then tells the shard the outcome; gives the record back if too many wait.
+    /// Makes a reservation record durable, then tells the shard the outcome by [`Surroundings::poll_persisted`]; gives the
+    /// record back if too many wait.
     fn persist(&self, record: PersistJob) -> Result<(), PersistJob>;
-    /// A host came or went.
-    fn controller_event(&self, event: nvme_target::ControllerEvent);
+    /// What became of a record given to [`Surroundings::persist`]: its token, and whether it is durable. A message is sent
+    /// when there is one; it is to be asked after every message, until it has none.
+    fn poll_persisted(&self) -> Option<(nvme_target::PersistToken, bool)>;
 }
 
 /// A reservation record on its way to the store.
 pub(crate) struct PersistJob {
-    /// Where the answer goes.
+    /// Where the outcome goes.
     pub(crate) shard: usize,
     /// Subsystem NQN.
     pub(crate) nqn: String,
@@ -67,6 +73,11 @@ pub(crate) struct Shard {
     connections: Connections,
     commands: Commands,
     admission: Admission,
+    /// Connections one address may have before their Connect.
+    strangers_max: u32,
+    log: LogLimit,
+    /// Replies of the target that hosts have not read.
+    replies: replies::Replies,
     devices: Devices,
     control: control::Control,
     surroundings: Box<dyn Surroundings>,
@@ -89,6 +100,7 @@ impl Shard {
         seed: u64,
     ) -> Result<Self, nvme_target::ConfigError> {
         let commands = Commands::new(config.commands_max as usize);
+        let strangers_max = config.host_qpairs_max;
         Ok(Self {
             index,
             reactor,
@@ -97,6 +109,9 @@ impl Shard {
             connections: Connections::default(),
             commands,
             admission: Admission::new(arena_bytes),
+            strangers_max,
+            log: LogLimit::new(logs::LINES_PER_SECOND),
+            replies: replies::Replies::default(),
             devices: Devices::default(),
             control: control::Control::default(),
             surroundings,
@@ -141,6 +156,7 @@ impl Shard {
             self.target.poll_timeout(),
             self.fabric.poll_timeout(),
             self.devices.poll_timeout(),
+            self.log.poll_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -154,10 +170,7 @@ impl Shard {
                 local,
                 peer,
                 ..
-            } => {
-                self.fabric
-                    .handle_accepted(&mut self.reactor, stream, local, peer);
-            }
+            } => self.handle_accepted(stream, local, peer),
             Event::Readable(stream) => self.fabric.handle_readable(&mut self.reactor, stream),
             Event::Writable(stream) => self.fabric.handle_writable(&mut self.reactor, stream),
             Event::FileDone { owner, done } => {
@@ -167,7 +180,10 @@ impl Shard {
             Event::Wake(owner) => self.devices.handle_wake(&mut self.reactor, owner),
             // Devices lend no listeners, and nothing else of a plugin runs on a shard.
             Event::Arrived { stream, .. } => self.reactor.close_stream(stream),
-            Event::Message(message) => message(self),
+            Event::Message(message) => {
+                message(self);
+                self.take_persisted();
+            }
         }
     }
 
@@ -183,12 +199,16 @@ impl Shard {
         if due(self.devices.poll_timeout()) {
             self.devices.handle_timeout(now);
         }
+        if due(self.log.poll_timeout()) {
+            self.log_summaries();
+        }
     }
 
     /// Carries values round until nobody has anything to say. Tells whether anybody had.
     fn pump(&mut self) -> bool {
         let mut any = false;
         loop {
+            self.take_sent();
             let mut moved = self.retry_waiting();
             while let Some(event) = self.fabric.poll_event() {
                 self.handle_fabric_event(event);
@@ -223,8 +243,9 @@ impl Shard {
                 buf,
                 data_ok,
             } => self.handle_fetched(token, buf, data_ok),
-            FabricEvent::Connected { conn, local, peer } => {
-                self.handle_connected(conn, local, peer)
+            FabricEvent::Connected { conn, local, .. } => {
+                // A connection without room is closed there.
+                let _ = self.handle_connected(conn, local);
             }
             FabricEvent::Closed { conn, reason } => self.handle_closed(conn, reason),
         }

@@ -1,5 +1,6 @@
 //! Reopening, crashing, damage and the lock.
 
+use super::directory::{FILE, MARKER};
 use super::*;
 
 #[test]
@@ -74,13 +75,15 @@ fn a_damaged_record_is_an_error_that_names_it() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         store.commit(&[put_device("good")]).unwrap();
-        let transaction = store.database.begin_write().unwrap();
+        let database = store.database.read().unwrap();
+        let transaction = database.as_ref().unwrap().begin_write().unwrap();
         transaction
             .open_table(DEVICES)
             .unwrap()
             .insert("bad one", bytes)
             .unwrap();
         transaction.commit().unwrap();
+        drop(database);
         let text = store.load().unwrap_err().to_string();
         let file = dir.path().join(FILE);
         let start = format!(
@@ -101,7 +104,10 @@ fn a_file_that_is_no_database_is_an_error_that_names_it() {
     .unwrap();
     let error = Store::open(dir.path()).unwrap_err();
     assert!(matches!(error, StoreError::Database { .. }), "{error}");
-    assert!(error.to_string().contains("state.redb"), "{error}");
+    assert!(
+        error.to_string().contains("state.redb: ") && error.to_string().contains("backup"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -115,12 +121,203 @@ fn a_second_engine_is_refused_and_the_holder_named() {
     Store::open(dir.path()).unwrap();
 }
 
+/// Everything a start may leave behind, by name; `open` must have been called in `dir` before.
+fn fresh() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    store.commit(&[put_device("m")]).unwrap();
+    dir
+}
+
+fn refused(dir: &Path) -> String {
+    let text = Store::open(dir).unwrap_err().to_string();
+    assert!(
+        text.starts_with(&format!("state store {}: ", dir.join(FILE).display())),
+        "{text}"
+    );
+    assert!(
+        text.contains("restore it from a backup, or remove "),
+        "{text}"
+    );
+    assert!(!text.contains('\n'), "{text}");
+    text
+}
+
 #[test]
-fn the_holder_is_found_in_the_list_of_locks() {
-    let locks = "1: POSIX  ADVISORY  WRITE 11 08:02:77 0 EOF\n2: FLOCK  ADVISORY  WRITE 42 08:02:77 0 EOF\n";
-    let dev = rustix::fs::makedev(8, 2);
-    assert_eq!(holder_in(locks, dev, 77), Some(42));
-    assert_eq!(holder_in(locks, dev, 78), None);
+fn a_store_that_was_emptied_removed_or_exchanged_is_refused_with_the_way_on() {
+    let other = fresh();
+    let exchange = |dir: &Path| _ = std::fs::copy(other.path().join(FILE), dir.join(FILE)).unwrap();
+    let empty = |dir: &Path| std::fs::write(dir.join(FILE), b"").unwrap();
+    let remove = |dir: &Path| std::fs::remove_file(dir.join(FILE)).unwrap();
+    let unmark = |dir: &Path| std::fs::write(dir.join(MARKER), b"gibberish").unwrap();
+    let without_id = |dir: &Path| {
+        std::fs::remove_file(dir.join(FILE)).unwrap();
+        drop(Database::create(dir.join(FILE)).unwrap());
+    };
+    type Damage<'a> = &'a dyn Fn(&Path);
+    let cases: [(&str, Damage, usize); 5] = [
+        ("is not the one this directory had", &exchange, 1),
+        ("is empty", &empty, 0),
+        ("is missing", &remove, 0),
+        ("is not the one this directory had", &unmark, 1),
+        ("is not the one this directory had", &without_id, 0),
+    ];
+    for (problem, damage, devices) in cases {
+        let dir = fresh();
+        damage(dir.path());
+        // Refusing must not be what makes the next start succeed.
+        for _ in 0..2 {
+            let text = refused(dir.path());
+            assert!(text.contains(problem), "{text}");
+        }
+        // The way on works as the line says.
+        let text = refused(dir.path());
+        let named = text.split_once(", or remove ").unwrap().1;
+        for file in named
+            .split_whitespace()
+            .filter(|word| word.starts_with('/'))
+        {
+            std::fs::remove_file(file).unwrap();
+        }
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.load().unwrap().devices.len(), devices, "{problem}");
+        drop(store);
+        Store::open(dir.path()).unwrap();
+    }
+}
+
+/// A file system of its own, which can be filled.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    /// `None`, and a line that says why, where this user may not mount.
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut mount = std::process::Command::new("mount");
+        let mount = mount.args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]);
+        let output = mount.arg(dir.path()).output().unwrap();
+        if output.status.success() {
+            return Some(Self(dir));
+        }
+        let test = std::thread::current().name().unwrap_or_default().to_owned();
+        let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        // Past the test harness, which keeps what a passing test prints.
+        let line = format!("\nskipped: {test}: no file system of its own: {reason}\n");
+        std::io::Write::write_all(&mut std::io::stdout(), line.as_bytes()).unwrap();
+        None
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        // A failure would hide the one that ends the test.
+        let _ = std::process::Command::new("umount")
+            .arg(self.0.path())
+            .status();
+    }
+}
+
+#[test]
+fn a_full_file_system_refuses_changes_until_there_is_space_and_loses_none() {
+    let Some(small) = Small::mount() else {
+        return;
+    };
+    let dir = small.0.path();
+    let store = Store::open(&dir.join("state")).unwrap();
+    store.commit(&[put_device("before")]).unwrap();
+    let fill = dir.join("fill");
+    let _ = std::fs::write(&fill, vec![0; 1 << 20]);
+    let put = |number: u32| store.commit(&[put_device(&format!("{number:0500}"))]);
+    let mut kept = 0;
+    let refused = loop {
+        match put(kept) {
+            Ok(()) => kept += 1,
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!(
+        refused.ends_with("free some space on its file system"),
+        "{refused}"
+    );
+    let again = put(kept).unwrap_err().to_string();
+    assert!(
+        again.ends_with("free some space on its file system"),
+        "{again}"
+    );
+    std::fs::remove_file(&fill).unwrap();
+    put(kept).unwrap();
+    assert_eq!(store.load().unwrap().devices.len() as u32, kept + 2);
+    drop(store);
+    let store = Store::open(&dir.join("state")).unwrap();
+    assert_eq!(store.load().unwrap().devices.len() as u32, kept + 2);
+}
+
+#[test]
+fn a_backup_of_the_same_store_is_taken() {
+    let dir = fresh();
+    let backup = dir.path().join("backup");
+    std::fs::copy(dir.path().join(FILE), &backup).unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    store.commit(&[put_device("later")]).unwrap();
+    drop(store);
+    std::fs::rename(&backup, dir.path().join(FILE)).unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.load().unwrap().devices.len(), 1);
+}
+
+#[test]
+fn a_first_start_cut_off_anywhere_is_followed_by_one_that_succeeds() {
+    let whole = fresh();
+    let read = |name: &str| std::fs::read(whole.path().join(name)).unwrap();
+    let (database, marker) = (read(FILE), read(MARKER));
+    let half = |bytes: &[u8]| bytes[..bytes.len() / 2].to_vec();
+    let new = |name: &str| format!("{name}.new");
+    // The states of the module documentation, each with the file being written whole, cut and empty.
+    let states: [Vec<(String, Vec<u8>)>; 8] = [
+        vec![],
+        vec![(new(FILE), vec![])],
+        vec![(new(FILE), half(&database))],
+        vec![(new(FILE), database.clone())],
+        vec![(FILE.to_owned(), database.clone())],
+        vec![(FILE.to_owned(), database.clone()), (new(MARKER), vec![])],
+        vec![
+            (FILE.to_owned(), database.clone()),
+            (new(MARKER), half(&marker)),
+        ],
+        vec![
+            (FILE.to_owned(), database.clone()),
+            (MARKER.to_owned(), marker.clone()),
+        ],
+    ];
+    for files in states {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, bytes) in &files {
+            std::fs::write(dir.path().join(name), bytes).unwrap();
+        }
+        let store = Store::open(dir.path()).unwrap();
+        let has_store = files.iter().any(|(name, _)| name == FILE);
+        assert_eq!(store.load().unwrap().devices.len(), usize::from(has_store));
+        store.commit(&[put_device("n")]).unwrap();
+        drop(store);
+        // From here on the directory has its store.
+        assert!(!dir.path().join(new(FILE)).exists() && !dir.path().join(new(MARKER)).exists());
+        std::fs::write(dir.path().join(FILE), b"").unwrap();
+        refused(dir.path());
+    }
+}
+
+#[test]
+fn a_directory_that_is_none_is_an_error_with_the_fix() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, b"x").unwrap();
+    for dir in [file.clone(), file.join("below")] {
+        let text = Store::open(&dir).unwrap_err().to_string();
+        assert!(
+            text.contains("not a directory") && text.contains("--state-dir"),
+            "{text}"
+        );
+    }
 }
 
 fn device() -> DeviceRecord {

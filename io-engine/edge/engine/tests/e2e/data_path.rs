@@ -176,3 +176,27 @@ fn two_files_of_one_subsystem_do_not_mix() {
     assert!(client.read(2, 0, 1).unwrap() == pattern(2, 4096));
     assert!(std::fs::read(a).unwrap()[..4096] == pattern(1, 4096));
 }
+
+#[test]
+fn hosts_of_the_discovery_service_are_listed_too() {
+    use engine::control::dataplane::DataPlane;
+    use nvme_spec::nqn::DISCOVERY_NQN;
+    let mut rig = Rig::new();
+    let nqn = rig.serve("d", &["malloc:///m?size_mb=16"]);
+    let _client = rig.connect(&nqn);
+    let (discovery, cntlid) = crate::unread::admin_queue(&rig, DISCOVERY_NQN);
+    let listed = rig.runtime.block_on(rig.plane.controllers());
+    let found: Vec<_> = listed
+        .iter()
+        .map(|listed| (listed.subnqn.as_str(), listed.hostnqn.as_str()))
+        .collect();
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(
+        found.contains(&(DISCOVERY_NQN, crate::unread::HOST)),
+        "{found:?}"
+    );
+    let its = listed.iter().find(|listed| listed.subnqn == DISCOVERY_NQN);
+    let its = its.expect("just seen");
+    assert_eq!((its.cntlid, its.io_queues), (cntlid, 0));
+    assert_eq!(its.peer, discovery.local_addr().ok());
+}

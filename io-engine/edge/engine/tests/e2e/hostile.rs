@@ -9,14 +9,14 @@ use std::time::Duration;
 use crate::support::{Rig, config, pattern};
 
 /// A host that keeps writing and checking.
-struct GoodHost {
+pub(crate) struct GoodHost {
     stop: Arc<AtomicBool>,
     rounds: Arc<AtomicU64>,
     thread: std::thread::JoinHandle<()>,
 }
 
 impl GoodHost {
-    fn start(rig: &Rig, nqn: &str) -> Self {
+    pub(crate) fn start(rig: &Rig, nqn: &str) -> Self {
         let mut client = rig.connect(nqn);
         let (stop, rounds) = (
             Arc::new(AtomicBool::new(false)),
@@ -47,7 +47,7 @@ impl GoodHost {
     }
 
     /// Waits until it has done 20 rounds more, then ends it; it must not have seen an error.
-    fn goes_on(self, rig: &Rig) {
+    pub(crate) fn goes_on(self, rig: &Rig) {
         let before = self.rounds.load(Ordering::Relaxed);
         rig.until("the good host goes on", |_| {
             self.thread.is_finished() || self.rounds.load(Ordering::Relaxed) >= before + 20
@@ -57,7 +57,7 @@ impl GoodHost {
     }
 }
 
-fn icreq() -> Vec<u8> {
+pub(crate) fn icreq() -> Vec<u8> {
     let mut pdu = vec![0u8; 128];
     pdu[0] = 0x00;
     pdu[2] = 128;
@@ -151,10 +151,7 @@ fn connections_cut_anywhere_leave_nothing_behind() {
         }
     }
     rig.until("only the good host's connections are left", |rig| {
-        rig.runtime
-            .block_on(engine::control::dataplane::DataPlane::reactors(&*rig.plane))[0]
-            .connections
-            <= 2
+        rig.connections() <= 2
     });
     good.goes_on(&rig);
 }
@@ -190,46 +187,141 @@ fn a_thousand_idle_sockets_and_one_too_many_do_not_disturb() {
 }
 
 #[test]
+fn silent_sockets_count_from_their_acceptance_and_one_address_has_so_many() {
+    let mut plane = config();
+    plane.target.host_qpairs_max = 20;
+    let mut rig = Rig::with(plane, Arc::default());
+    let nqn = rig.serve("d", &["malloc:///m?size_mb=16"]);
+    let good = GoodHost::start(&rig, &nqn);
+    // Not a byte is sent on them.
+    let silent: Vec<_> = (0..20).map(|_| send(&rig, &[])).collect();
+    rig.until("they are counted", |rig| rig.connections() == 22);
+    assert!(is_dropped(send(&rig, &icreq())));
+    rig.until("one too many is counted", |rig| {
+        rig.drops("too_many_connections_of_address") == 1
+    });
+    // The host at the same address that has said who it is keeps what it has.
+    good.goes_on(&rig);
+    drop(silent);
+    rig.until("room again", |rig| rig.connections() == 0);
+    GoodHost::start(&rig, &nqn).goes_on(&rig);
+}
+
+#[test]
+fn a_host_that_has_all_it_may_have_is_refused_and_its_neighbour_at_the_address_is_not() {
+    // Base 2.0c §6.3: Connect Controller Busy.
+    let mut plane = config();
+    (
+        plane.target.host_controllers_max,
+        plane.target.host_qpairs_max,
+    ) = (2, 8);
+    // One NQN on two addresses is one host.
+    plane.nvmf.push(std::net::SocketAddr::from((
+        std::net::Ipv6Addr::LOCALHOST,
+        0,
+    )));
+    let mut rig = Rig::with(plane, Arc::default());
+    let nqn = rig.serve("d", &["malloc:///m?size_mb=16"]);
+    let greedy = "nqn.2014-08.org.nvmexpress:uuid:cccccccc-0000-0000-0000-000000000001";
+    let connect = |rig: &Rig, host: &str, at: usize, queues: u16| {
+        rig.connect_at(at, &nqn, host, |options| options.io_queues = queues)
+    };
+    let first = connect(&rig, greedy, 0, 3).unwrap();
+    let _second = connect(&rig, greedy, 1, 3).unwrap();
+    for at in [0, 1] {
+        let refused = connect(&rig, greedy, at, 1);
+        assert!(refused.is_err(), "a third controller on address {at}");
+    }
+    assert_eq!(rig.drops("connect_host_controllers_full"), 2);
+    drop(first);
+    rig.until("its place is free", |rig| rig.connections() == 4);
+    // Four connections are left to it: an admin queue and three of the four I/O queues.
+    assert!(connect(&rig, greedy, 0, 4).is_err());
+    assert_eq!(rig.drops("connect_host_connections_full"), 1);
+    GoodHost::start(&rig, &nqn).goes_on(&rig);
+}
+
+/// A host that keeps 31 reads of 128 KiB in flight on each of its queues and discards the whole disk in between.
+fn read_deep(
+    mut client: io_engine_perf::Client,
+    queues: u16,
+    stop: &Arc<AtomicBool>,
+    discards: bool,
+) -> (Arc<AtomicU64>, std::thread::JoinHandle<()>) {
+    let (stopped, done) = (Arc::clone(stop), Arc::new(AtomicU64::new(0)));
+    let counted = Arc::clone(&done);
+    let thread = std::thread::spawn(move || {
+        while !stopped.load(Ordering::Relaxed) {
+            for queue in 0..usize::from(queues) {
+                let read = |at: u64| {
+                    let mut sqe = nvme_spec::Sqe::new(0x02, 0, 1);
+                    sqe.set_qword(10, 8192 + at * 256);
+                    sqe.set_dword(12, 255);
+                    (sqe, io_engine_perf::client::IoData::In(128 << 10))
+                };
+                let commands: Vec<_> = (0..31).map(read).collect();
+                client
+                    .raw_all(queue, &commands)
+                    .expect("every host is served");
+                counted.fetch_add(31, Ordering::Relaxed);
+            }
+            if discards {
+                client.deallocate(1, &[(8192, 400_000)]).expect("a discard");
+            }
+        }
+    });
+    (done, thread)
+}
+
+#[test]
 fn a_greedy_host_does_not_starve_a_modest_one() {
-    // Eight queues of large reads that are not waited for one by one, and discards of the whole disk, beside one host
-    // that does a single small I/O at a time. The arena is too small for what the greedy host asks.
+    // One host with eight connections of many large reads, on two addresses under one NQN, beside a modest one at one of
+    // those addresses that reads as large on two connections, and one that does a single small I/O at a time. The arena is too
+    // small for what the greedy host asks.
     let mut plane = config();
     plane.reactor.arena_bytes = 8 << 20;
+    plane.nvmf.push(std::net::SocketAddr::from((
+        std::net::Ipv6Addr::LOCALHOST,
+        0,
+    )));
     let mut rig = Rig::with(plane, Arc::default());
     let disk = rig.file("disk", 256 << 20);
     let nqn = rig.serve("d", &[&format!("aio://{}", disk.display())]);
     let stop = Arc::new(AtomicBool::new(false));
-    let greedy: Vec<_> = (0..2u64)
-        .map(|host| {
-            let name =
-                format!("nqn.2014-08.org.nvmexpress:uuid:cccccccc-0000-0000-0000-{host:012}");
-            let mut client = rig
-                .connect_as(&nqn, &name, |options| options.io_queues = 4)
-                .unwrap();
-            let stopped = Arc::clone(&stop);
-            std::thread::spawn(move || {
-                while !stopped.load(Ordering::Relaxed) {
-                    for queue in 0..4 {
-                        let read = |at: u64| {
-                            let mut sqe = nvme_spec::Sqe::new(0x02, 0, 1);
-                            sqe.set_qword(10, 8192 + at * 256);
-                            sqe.set_dword(12, 255);
-                            (sqe, io_engine_perf::client::IoData::In(128 << 10))
-                        };
-                        let commands: Vec<_> = (0..31).map(read).collect();
-                        client
-                            .raw_all(queue, &commands)
-                            .expect("the greedy host is served too");
-                    }
-                    client.deallocate(1, &[(8192, 400_000)]).expect("a discard");
-                }
-            })
+    let name =
+        |host: u64| format!("nqn.2014-08.org.nvmexpress:uuid:cccccccc-0000-0000-0000-{host:012}");
+    let greedy: Vec<_> = (0..8)
+        .map(|session| {
+            let host = rig.connect_at(session % 2, &nqn, &name(0), |options| options.io_queues = 2);
+            read_deep(host.unwrap(), 2, &stop, session < 2)
         })
         .collect();
+    let total = |hosts: &[(Arc<AtomicU64>, _)]| -> u64 {
+        hosts
+            .iter()
+            .map(|(done, _)| done.load(Ordering::Relaxed))
+            .sum()
+    };
+    rig.until("the greedy host is at full speed", |_| total(&greedy) > 500);
+    let modest: Vec<_> = (0..2)
+        .map(|_| {
+            let host = rig.connect_at(0, &nqn, &name(1), |options| options.io_queues = 1);
+            read_deep(host.unwrap(), 1, &stop, false)
+        })
+        .collect();
+    let before = (total(&greedy), total(&modest));
+    rig.until("both have done much", |_| total(&greedy) - before.0 > 4000);
+    let (greedy_done, modest_done) = (total(&greedy) - before.0, total(&modest) - before.1);
+    // By connection it would do a quarter of what the greedy host does, by address a fifth. By host it may do as much, less
+    // what it loses by asking for the next reads only when all of the last ones are there.
+    assert!(
+        modest_done * 3 > greedy_done,
+        "{modest_done} beside {greedy_done}"
+    );
     GoodHost::start(&rig, &nqn).goes_on(&rig);
     stop.store(true, Ordering::Relaxed);
-    for thread in greedy {
-        thread.join().expect("the greedy host is served too");
+    for (_, thread) in greedy.into_iter().chain(modest) {
+        thread.join().expect("every host is served");
     }
 }
 
@@ -254,10 +346,7 @@ fn a_host_that_falls_silent_is_freed_by_its_own_keep_alive() {
         rig.drops("keep_alive_expired") >= 1
     });
     rig.until("only the good host's connections are left", |rig| {
-        rig.runtime
-            .block_on(engine::control::dataplane::DataPlane::reactors(&*rig.plane))[0]
-            .connections
-            <= 2
+        rig.connections() <= 2
     });
     good.goes_on(&rig);
     drop(silent);

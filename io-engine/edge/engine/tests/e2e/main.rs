@@ -1,8 +1,13 @@
 //! The reactors end to end, over real sockets on loopback: data, live changes, hostile peers, restarts.
 
+mod bench_disk;
 mod data_path;
 mod from_files;
 mod hostile;
 mod live_changes;
+mod logs;
+mod lost_devices;
 mod restart;
+mod stalls;
 mod support;
+mod unread;

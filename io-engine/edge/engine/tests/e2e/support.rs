@@ -13,6 +13,7 @@ use io_engine_perf::{Client, ClientError, HostIdentity, SessionOptions, Target};
 use nvme_target::TargetConfig;
 use plugin_host::PluginHost;
 use reactor::{DriverChoice, ReactorConfig};
+use sdk::block::DeviceDriver;
 use transport_nvmf_tcp::TcpConfig;
 use uuid::Uuid;
 
@@ -77,6 +78,14 @@ pub(crate) fn config() -> PlaneConfig {
     }
 }
 
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
 /// A running plane and the runtime its control side needs.
 pub(crate) struct Rig {
     pub(crate) runtime: tokio::runtime::Runtime,
@@ -100,13 +109,23 @@ impl Rig {
         records: Arc<Records>,
         plugins: &PluginHost,
     ) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        let reservations = Arc::clone(&records) as Arc<dyn ReservationStore>;
-        let plane = Plane::start_with(config, reservations, plugins).expect("the plane starts");
+        let runtime = runtime();
+        let store = Arc::clone(&records) as Arc<dyn ReservationStore>;
+        let plane = Plane::start_from(config, store, plugins).expect("the plane starts");
+        Self::around(runtime, plane, records)
+    }
+
+    /// With the device drivers and the reservation store of a test.
+    pub(crate) fn with_store(
+        config: PlaneConfig,
+        store: Arc<dyn ReservationStore>,
+        drivers: Vec<Box<dyn DeviceDriver>>,
+    ) -> Self {
+        let plane = Plane::start_with(config, store, drivers).expect("the plane starts");
+        Self::around(runtime(), plane, Arc::default())
+    }
+
+    fn around(runtime: tokio::runtime::Runtime, plane: Arc<Plane>, records: Arc<Records>) -> Self {
         let directory = std::env::temp_dir().join(format!("engine-test-{}", Uuid::new_v4()));
         std::fs::create_dir_all(&directory).expect("a directory");
         Self {
@@ -156,12 +175,13 @@ impl Rig {
         nqn
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.plane.listeners()[0]
+    /// The device opened from `uri`.
+    pub(crate) fn handle(&self, uri: &str) -> DeviceHandle {
+        self.handles[uri]
     }
 
-    pub(crate) fn target(&self, nqn: &str) -> Target {
-        Target::at(self.address(), nqn)
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.plane.listeners()[0]
     }
 
     pub(crate) fn connect(&self, nqn: &str) -> Client {
@@ -179,10 +199,39 @@ impl Rig {
         host: &str,
         change: impl FnOnce(&mut SessionOptions),
     ) -> Result<Client, ClientError> {
+        self.connect_at(0, nqn, host, change)
+    }
+
+    /// As [`Rig::connect_as`], through the listener `at`.
+    pub(crate) fn connect_at(
+        &self,
+        at: usize,
+        nqn: &str,
+        host: &str,
+        change: impl FnOnce(&mut SessionOptions),
+    ) -> Result<Client, ClientError> {
         let mut options = SessionOptions::new(HostIdentity::named(host));
         options.timeout = Duration::from_secs(20);
         change(&mut options);
-        Client::connect(&self.target(nqn), options)
+        Client::connect(&Target::at(self.plane.listeners()[at], nqn), options)
+    }
+
+    /// Connections the first reactor has.
+    pub(crate) fn connections(&self) -> u64 {
+        self.runtime.block_on(self.plane.reactors())[0].connections
+    }
+
+    /// Connections dropped for any reason.
+    pub(crate) fn drops_total(&self) -> u64 {
+        let counts = self.runtime.block_on(self.plane.drop_counts());
+        counts.into_iter().map(|(_, count)| count).sum()
+    }
+
+    /// The reason most connections were dropped for.
+    pub(crate) fn most_frequent_drop(&self) -> &'static str {
+        let counts = self.runtime.block_on(self.plane.drop_counts());
+        let most = counts.into_iter().max_by_key(|(_, count)| *count);
+        most.expect("something was dropped").0
     }
 
     pub(crate) fn drops(&self, reason: &str) -> u64 {

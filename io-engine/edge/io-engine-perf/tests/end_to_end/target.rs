@@ -2,7 +2,7 @@
 //! the client against, with faults to order.
 
 use io_engine_perf::socket;
-use nvme_spec::fabrics::{ConnectCommand, ConnectResult, PropertyCommand};
+use nvme_spec::fabrics::{ConnectResult, PropertyCommand};
 use nvme_spec::identify::{IdentifyCommand, cns, namespace_list};
 use nvme_spec::io::BlockCommand;
 use nvme_spec::log::GetLogPage;
@@ -324,13 +324,6 @@ impl Peer {
     fn fabrics(&mut self, sqe: &Sqe) {
         let result = match sqe.fctype() {
             fabrics::CONNECT => {
-                let command = ConnectCommand::parse(sqe);
-                let max = if command.qid == 0 {
-                    8192
-                } else {
-                    IN_CAPSULE_MAX
-                };
-                self.core.handle_established(max);
                 let cntlid = 1;
                 let auth_required = false;
                 ConnectResult {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use block::{BlockDevice, DeviceConfig, Request, Stamps};
+use block::{BlockDevice, DeviceConfig, Request, Stamps, Waits};
 use conformance::host::TestHost;
 use sdk::block::{Capabilities, Geometry, IoError, IoResult, IoTag, Op, Queue, Submitted, Support};
 use sdk::buf::{Buf, Payload};
@@ -127,7 +127,10 @@ impl Rig {
     pub(crate) fn submit(&mut self, request: Request) -> (u64, Submitted) {
         self.next_tag += 1;
         let received = self.host.now();
-        let stamps = Stamps { received };
+        let stamps = Stamps {
+            received,
+            waits: Waits::default(),
+        };
         let said = self
             .device
             .submit(&mut self.host, self.next_tag, request, stamps);

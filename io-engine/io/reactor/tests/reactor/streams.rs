@@ -135,6 +135,28 @@ fn the_peer_sees_us_close_although_a_watch_was_armed() {
 }
 
 #[test]
+fn last_words_reach_a_peer_that_had_sent_more_than_was_read() {
+    on_each_driver(|driver| {
+        let (mut reactor, _handle) = start(driver);
+        let (stream, mut peer) = connect(&mut reactor);
+        peer.write_all(&[7; 10_000]).unwrap();
+        assert_eq!(receive(&mut reactor, stream, 100).len(), 100);
+        assert_eq!(reactor.send(stream, &piece(b"last words")), Ok(10));
+        reactor.end_stream(stream);
+        reactor.end_stream(StreamId(u64::MAX));
+        let mut heard = Vec::new();
+        peer.read_to_end(&mut heard).unwrap();
+        assert_eq!(heard, b"last words");
+        // The other direction goes on until the peer ends it too.
+        peer.write_all(&[8; 100]).unwrap();
+        drop(peer);
+        // Until its end is reported, which is before the 20 000th byte.
+        assert_eq!(receive(&mut reactor, stream, 20_000).len(), 10_000);
+        reactor.close_stream(stream);
+    });
+}
+
+#[test]
 fn a_paused_stream_is_silent_until_it_is_resumed() {
     on_each_driver(|driver| {
         let (mut reactor, _handle) = start(driver);
@@ -222,6 +244,46 @@ fn a_full_stream_table_makes_connections_wait_not_fail() {
         });
         waiting.write_all(b"patient").unwrap();
         assert_eq!(receive(&mut reactor, second, 7), b"patient");
+    });
+}
+
+/// Counts the lines of level WARN and above of the thread it is set for.
+#[derive(Clone, Default)]
+struct Warnings(std::sync::Arc<std::sync::atomic::AtomicU64>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Relaxed);
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn connections_that_find_no_room_do_not_fill_the_log() {
+    let warnings = Warnings::default();
+    tracing::subscriber::with_default(warnings.clone(), || {
+        on_each_driver(|driver| {
+            warnings.0.store(0, Relaxed);
+            let mut settings = config(driver);
+            settings.limits.streams = 1;
+            let (mut reactor, _handle) = Reactor::<u32>::new(settings).unwrap();
+            let (_first, _peer) = connect(&mut reactor);
+            let (_, addr) = reactor.listen(([127, 0, 0, 1], 0).into(), 16).unwrap();
+            let _waiting = TcpStream::connect(addr).unwrap();
+            idle(&mut reactor, Duration::from_millis(450));
+            let pauses = reactor.stats().accept_pauses.load(Relaxed);
+            assert!(pauses >= 3, "{pauses}");
+            assert_eq!(warnings.0.load(Relaxed), 1, "lines of {pauses} pauses");
+        });
     });
 }
 

@@ -1,9 +1,12 @@
 //! The daemon as an operator meets it: started, used over its API and NVMe/TCP, killed, stopped, started wrongly.
 
+mod stopping;
 mod support;
+mod unit;
+mod wrong;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -126,54 +129,6 @@ fn a_second_engine_is_refused_and_the_holder_named() {
 }
 
 #[test]
-fn configuration_mistakes_are_one_line_with_place_key_and_fix_and_exit_code_2() {
-    let dir = directory();
-    let config = dir.path().join("io-engine.toml");
-    let config = config.to_str().unwrap();
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = taken.local_addr().unwrap().to_string();
-    let taken = taken.as_str();
-    let me = format!("pid {}", std::process::id());
-    // Where the file is at fault, its line is named too.
-    let unknown = format!("{config}:2: nvmf.port: unknown key; the keys here are");
-    let range =
-        format!("{config}:2: memory.arena_mib: 1 is out of range; give a number from 8 to 65536");
-    let in_file = format!("[nvmf]\nlisten = [\"{taken}\"]\n");
-    let here = format!("{config}: nvmf.listen: {taken} is in use by {me}");
-    let driver = "command line: --driver: 'spdk' is not a driver; use auto, uring or epoll";
-    let cases: [(&str, &[&str], &[&str]); 7] = [
-        ("[nvmf]\nport = 1\n", &[], &[&unknown, "listen"]),
-        ("[memory]\narena_mib = 1\n", &[], &[&range]),
-        (&in_file, &[], &[&here, "choose another port with --nvmf"]),
-        ("", &["--driver", "spdk"], &[driver]),
-        ("", &["--grpc", taken], &["--grpc: ", taken, &me, "--grpc"]),
-        ("", &["--nvmf", taken], &["--nvmf: ", taken, &me, "--nvmf"]),
-        ("", &["--metrics", taken], &["--metrics: ", taken, &me]),
-    ];
-    for (text, flags, parts) in cases {
-        std::fs::write(config, text).unwrap();
-        let mut setup = Setup::new(&dir.path().join("state")).with(&["--config", config]);
-        if flags.first() == Some(&"--driver") {
-            setup = setup.driver("spdk");
-        } else {
-            setup = setup.with(flags);
-        }
-        if flags.first() != Some(&"--grpc") {
-            setup = setup.with(&["--grpc", "127.0.0.1:0"]);
-        }
-        if flags.first() != Some(&"--nvmf") && !text.contains("listen") {
-            setup = setup.with(&["--nvmf", "127.0.0.1:0"]);
-        }
-        let (code, stderr) = setup.refused();
-        assert_eq!(code, Some(2), "{stderr}");
-        assert_eq!(stderr.lines().count(), 1, "{stderr}");
-        for part in parts {
-            assert!(stderr.contains(part), "no '{part}' in {stderr}");
-        }
-    }
-}
-
-#[test]
 fn sigterm_ends_an_engine_with_hosts_in_order_and_its_state_comes_back() {
     let dir = directory();
     let file = disk(dir.path(), "disk", 16);
@@ -224,7 +179,10 @@ fn a_user_without_rights_serves_files_and_ram_on_either_driver() {
 #[test]
 fn metrics_count_what_a_host_did() {
     let dir = directory();
-    let (daemon, metrics) = Setup::new(&dir.path().join("state")).start_with_metrics();
+    let daemon = Setup::new(&dir.path().join("state"))
+        .with(&["--metrics", "127.0.0.1:0"])
+        .start();
+    let metrics = daemon.metrics().expect("the ready line names the port");
     let nqn = daemon.serve("malloc:///ram?size_mb=8", &[]);
     let mut host = daemon.connect(&nqn, HOST_A);
     for block in 0..3 {
@@ -256,6 +214,25 @@ fn metrics_count_what_a_host_did() {
         );
     }
     assert!(get(metrics, "/").starts_with("HTTP/1.1 404 "));
+}
+
+#[test]
+fn a_file_deleted_while_it_is_served_is_shown_with_a_way_back() {
+    let dir = directory();
+    let file = disk(dir.path(), "disk", 8);
+    let daemon = Setup::new(&dir.path().join("state")).start();
+    let nqn = daemon.serve(&format!("aio://{}", file.display()), &[]);
+    assert_eq!(daemon.devices()[0].reason, "");
+    std::fs::remove_file(&file).unwrap();
+    let reason = daemon.devices().remove(0).reason;
+    assert!(reason.contains("was deleted"), "{reason}");
+    daemon.until_logged("was deleted");
+    let mut host = daemon.connect(&nqn, HOST_A);
+    host.write(1, 0, &pattern(1, 4096)).unwrap();
+    host.flush(1).unwrap();
+    let open = reason.split(' ').find(|word| word.starts_with("/proc/"));
+    std::fs::copy(open.unwrap(), &file).unwrap();
+    assert!(std::fs::read(&file).unwrap()[..4096] == pattern(1, 4096));
 }
 
 #[test]

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use conformance::host::TestHost;
-use nvme_spec::{Sqe, Status};
+use nvme_spec::{Cqe, Sqe, Status};
 use nvme_tcp::{Chunk, CommandData, Digest, Host as HostCore, HostConfig, HostEvent, Want};
 use sdk::buf::Buf;
-use sdk::fabric::{Fabric, FabricEvent};
+use sdk::fabric::{ConnId, Fabric, FabricEvent};
 use sdk::host::{FileId, FileOp, Host, HostError, OwnerId, StreamError, StreamId};
 use transport_nvmf_tcp::{TcpConfig, TcpFabric};
 
@@ -19,6 +19,9 @@ struct Stream {
     to_us: VecDeque<u8>,
     from_us: Vec<u8>,
     paused: bool,
+    /// The host has ended its direction.
+    is_over: bool,
+    ended: bool,
     closed: bool,
 }
 
@@ -40,6 +43,21 @@ impl StreamHost {
 
     pub(crate) fn sent(&self, stream: StreamId) -> &[u8] {
         &self.streams[stream.0 as usize].from_us
+    }
+
+    /// The host sends nothing more.
+    pub(crate) fn finish(&mut self, stream: StreamId) {
+        self.streams[stream.0 as usize].is_over = true;
+    }
+
+    /// Bytes the host sent that were not received.
+    pub(crate) fn unread(&self, stream: StreamId) -> usize {
+        self.streams[stream.0 as usize].to_us.len()
+    }
+
+    /// Whether our direction was ended.
+    pub(crate) fn is_ended(&self, stream: StreamId) -> bool {
+        self.streams[stream.0 as usize].ended
     }
 
     pub(crate) fn is_closed(&self, stream: StreamId) -> bool {
@@ -82,7 +100,8 @@ impl Host for StreamHost {
         stream: StreamId,
         bufs: &mut [IoSliceMut<'_>],
     ) -> Result<usize, StreamError> {
-        let queue = &mut self.streams[stream.0 as usize].to_us;
+        let Stream { to_us, is_over, .. } = &mut self.streams[stream.0 as usize];
+        let queue = to_us;
         let mut left = self.recv_max.min(queue.len());
         let total = left;
         for buf in bufs {
@@ -92,6 +111,7 @@ impl Host for StreamHost {
             }
         }
         match total - left {
+            0 if *is_over => Err(StreamError::Closed),
             0 => Err(StreamError::WouldBlock),
             taken => Ok(taken),
         }
@@ -112,6 +132,10 @@ impl Host for StreamHost {
 
     fn pause_stream(&mut self, stream: StreamId, paused: bool) {
         self.streams[stream.0 as usize].paused = paused;
+    }
+
+    fn end_stream(&mut self, stream: StreamId) {
+        self.streams[stream.0 as usize].ended = true;
     }
 
     fn close_stream(&mut self, stream: StreamId) {
@@ -170,13 +194,41 @@ impl World {
                 .host
                 .streams
                 .iter()
-                .position(|s| !s.paused && !s.closed && !s.to_us.is_empty());
+                .position(|s| !s.paused && !s.closed && (!s.to_us.is_empty() || s.is_over));
             let Some(at) = ready else { break };
             self.fabric
                 .handle_readable(&mut self.host, StreamId(at as u64));
             self.fabric.flush(&mut self.host);
         }
         self.fabric.flush(&mut self.host);
+    }
+
+    /// Lets time pass, waking the fabric when it wants to be woken; how often that was.
+    pub(crate) fn pass(&mut self, time: Duration) -> usize {
+        let end = self.host.now() + time;
+        let mut wakes = 0;
+        while let Some(at) = self.fabric.poll_timeout().filter(|at| *at <= end) {
+            let now = self.host.now();
+            self.host.inner.advance(at.saturating_duration_since(now));
+            self.fabric.handle_timeout(&mut self.host);
+            self.turn();
+            wakes += 1;
+            assert!(wakes < 10_000, "woken for nothing at {at:?}");
+        }
+        let now = self.host.now();
+        self.host.inner.advance(end.saturating_duration_since(now));
+        wakes
+    }
+
+    /// The reasons connections were closed for, since the last call; drops other events.
+    pub(crate) fn closed(&mut self) -> Vec<&'static str> {
+        let mut reasons = Vec::new();
+        while let Some(event) = self.fabric.poll_event() {
+            if let FabricEvent::Closed { reason, .. } = event {
+                reasons.push(reason);
+            }
+        }
+        reasons
     }
 
     pub(crate) fn signal_writable(&mut self) {
@@ -226,6 +278,35 @@ impl Peer {
         peer
     }
 
+    /// Connects to queue 1 of a subsystem, and waits until nobody wants to be woken.
+    pub(crate) fn establish(world: &mut World, config: HostConfig) -> (Self, ConnId) {
+        let mut peer = Self::connect(world, config);
+        let mut connect = Sqe::new(0x7f, 0, 0x01);
+        connect.set_dword(10, 1 << 16);
+        peer.submit(&connect, CommandData::InCapsule(1024), vec![0; 1024]);
+        peer.exchange(world);
+        let Some(FabricEvent::Capsule { conn, .. }) = world.next_event() else {
+            panic!("no capsule")
+        };
+        let cqe = Cqe::new(0, Status::SUCCESS);
+        world.fabric.respond(conn, &cqe, None, false);
+        peer.exchange(world);
+        world.pass(Duration::from_secs(60));
+        assert_eq!(
+            world.fabric.poll_timeout(),
+            None,
+            "an idle host costs no wake-up"
+        );
+        (peer, conn)
+    }
+
+    /// Sends the first `most` bytes of what is queued, and takes no answer.
+    pub(crate) fn send_part(&mut self, world: &mut World, most: usize) {
+        let outgoing = self.outgoing();
+        world.host.feed(StreamId(0), &outgoing[..most]);
+        world.turn();
+    }
+
     pub(crate) fn submit(&mut self, sqe: &Sqe, kind: CommandData, data: Vec<u8>) {
         self.data.insert(sqe.cid(), data);
         assert!(self.core.submit_command(sqe, kind));
@@ -249,14 +330,20 @@ impl Peer {
             world.turn();
             world.signal_writable();
             world.turn();
-            let sent = world.host.sent(StreamId(0));
-            if idle && sent.len() == self.read {
+            if !self.hear(world) && idle {
                 return;
             }
-            self.unparsed.extend_from_slice(&sent[self.read..]);
-            self.read = sent.len();
-            self.parse(world.host.now());
         }
+    }
+
+    /// Takes what was sent; whether there was anything.
+    pub(crate) fn hear(&mut self, world: &mut World) -> bool {
+        let sent = world.host.sent(StreamId(0));
+        let is_news = sent.len() > self.read;
+        self.unparsed.extend_from_slice(&sent[self.read..]);
+        self.read = sent.len();
+        self.parse(world.host.now());
+        is_news
     }
 
     fn outgoing(&mut self) -> Vec<u8> {

@@ -33,6 +33,8 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -139,24 +141,6 @@ impl Setup {
         command.args(["--grpc", "127.0.0.1:0", "--nvmf", "127.0.0.1:0"]);
         Daemon::start(&mut command).unwrap_or_else(|stderr| panic!("not ready:\n{stderr}"))
     }
-
-    /// As [`Self::start`], with a metrics endpoint. The daemon does not print its port, so a free one is chosen here,
-    /// and another if somebody was faster.
-    pub fn start_with_metrics(&self) -> (Daemon, SocketAddr) {
-        let mut stderr = String::new();
-        for _ in 0..20 {
-            let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr());
-            let metrics = free.expect("a free port");
-            let mut command = self.command();
-            command.args(["--grpc", "127.0.0.1:0", "--nvmf", "127.0.0.1:0"]);
-            command.args(["--metrics", &metrics.to_string()]);
-            match Daemon::start(&mut command) {
-                Ok(daemon) => return (daemon, metrics),
-                Err(text) => stderr = text,
-            }
-        }
-        panic!("not ready:\n{stderr}");
-    }
 }
 
 /// A child that does not outlive its test.
@@ -190,6 +174,7 @@ pub struct Daemon {
     channel: Channel,
     stderr: Arc<Mutex<String>>,
     nvmf: SocketAddr,
+    metrics: Option<SocketAddr>,
 }
 
 impl Daemon {
@@ -216,13 +201,11 @@ impl Daemon {
             }
             Err(RecvTimeoutError::Timeout) => panic!("the daemon never became ready"),
         };
-        let address = |key: &str| -> SocketAddr {
-            ready
-                .split_whitespace()
-                .find_map(|word| word.strip_prefix(key))
-                .and_then(|address| address.parse().ok())
-                .unwrap_or_else(|| panic!("no {key} in '{ready}'"))
+        let find = |key: &str| -> Option<SocketAddr> {
+            let mut words = ready.split_whitespace();
+            words.find_map(|word| word.strip_prefix(key)?.parse().ok())
         };
+        let address = |key: &str| find(key).unwrap_or_else(|| panic!("no {key} in '{ready}'"));
         assert!(ready.starts_with("ready "), "{ready}");
         let (grpc, nvmf) = (address("grpc="), address("nvmf="));
         // With a thread of its own, so that the connection hears of the daemon's stop between two calls.
@@ -242,6 +225,7 @@ impl Daemon {
             channel,
             stderr,
             nvmf,
+            metrics: find("metrics="),
         })
     }
 
@@ -266,9 +250,39 @@ impl Daemon {
     }
 
     /// SIGTERM; the exit code.
-    pub fn stop(mut self) -> Option<i32> {
-        kill_process(Pid::from_child(&self.child.0), Signal::TERM).expect("a child");
-        self.child.wait("the daemon ends after SIGTERM").code()
+    pub fn stop(self) -> Option<i32> {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child.0), signal).expect("a child");
+    }
+
+    /// Waits for its end; the exit code.
+    pub fn wait(mut self) -> Option<i32> {
+        self.child.wait("the daemon ends after a signal").code()
+    }
+
+    /// Where metrics are served, if they are.
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics
+    }
+
+    /// What it logs, also after its end.
+    pub fn log(&self) -> Arc<Mutex<String>> {
+        Arc::clone(&self.stderr)
+    }
+
+    /// A call that the server answers for as long as it runs.
+    pub fn begin_endless_call(&self) {
+        let mut client = HealthClient::new(self.channel.clone());
+        let request = HealthCheckRequest::default();
+        let answers = self.runtime.block_on(client.watch(request));
+        let mut answers = answers.expect("an answer").into_inner();
+        self.runtime.block_on(answers.message()).expect("a state");
+        self.runtime
+            .spawn(async move { while let Ok(Some(_)) = answers.message().await {} });
     }
 
     pub fn create(&self, uri: &str) -> Result<Bdev, Status> {

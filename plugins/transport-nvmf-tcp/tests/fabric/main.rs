@@ -1,0 +1,5 @@
+//! The fabric against the host role of the protocol core, over streams in memory.
+
+mod carrying;
+mod ending;
+mod support;
