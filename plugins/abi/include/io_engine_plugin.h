@@ -554,6 +554,8 @@ typedef struct IoeHostTable {
                          int32_t *os_error);
   // Stops (1) or resumes (0) `readable` of a stream.
   void (*stream_pause)(void *host, uint64_t stream, uint32_t paused);
+  // Ends the sending side of a stream behind the bytes taken; receiving goes on.
+  void (*stream_end)(void *host, uint64_t stream);
   // Closes a stream.
   void (*stream_close)(void *host, uint64_t stream);
   // Takes a stream's descriptor away, or -1.
@@ -696,6 +698,9 @@ typedef struct IoeDeviceTable {
                      struct IoeStr command,
                      struct IoeText *answer,
                      struct IoeFailure *failure);
+  // What an operator should know about the device although it works, as one sentence with the fix; empty if nothing.
+  // Null: never anything.
+  int32_t (*warning)(void *device, struct IoeText *warning);
   // Closes the device and frees it; its queues are gone. Required.
   void (*close)(void *device);
 } IoeDeviceTable;
@@ -959,8 +964,8 @@ typedef struct IoeFabricSettings {
   uint32_t queue_depth;
   // Time from accept to the end of Connect, in ms.
   uint32_t handshake_timeout_ms;
-  // Zero.
-  uint32_t reserved;
+  // Time a host may go without progress it owes, in ms.
+  uint32_t progress_timeout_ms;
 } IoeFabricSettings;
 
 // What happened on a transport.
@@ -1023,12 +1028,14 @@ typedef struct IoeFabricTable {
   uint32_t size;
   // `IOE_ABI_VERSION` of the plugin.
   uint32_t version;
-  // A host connected a stream.
+  // A host connected a stream: `IOE_OK` and the connection's name, or `IOE_TOO_MANY`; then the stream is closed and a
+  // closed event without a connection says so.
   int32_t (*accepted)(void *fabric,
                       const struct IoeHost *host,
                       uint64_t stream,
                       const struct IoeAddress *local,
-                      const struct IoeAddress *peer);
+                      const struct IoeAddress *peer,
+                      uint64_t *conn);
   // A stream may have bytes to read.
   int32_t (*readable)(void *fabric, const struct IoeHost *host, uint64_t stream);
   // A stream that refused bytes takes them again.
@@ -1047,6 +1054,9 @@ typedef struct IoeFabricTable {
   int32_t (*respond)(void *fabric, uint64_t conn, const struct IoeFabricAnswer *answer);
   // Sends what is queued and goes on with what waited.
   int32_t (*flush)(void *fabric, const struct IoeHost *host);
+  // Bytes of buffers answered with that were sent since this was asked last, a connection at a time: 1, 0 if there are no
+  // more, or minus `IOE_PANICKED`.
+  int32_t (*sent)(void *fabric, uint64_t *conn, uint64_t *bytes);
   // Closes a connection.
   int32_t (*close)(void *fabric, const struct IoeHost *host, uint64_t conn, struct IoeStr reason);
   // Takes a connection off this reactor: `IOE_OK` and a parcel, or `IOE_GONE`.
@@ -1270,12 +1280,12 @@ typedef int32_t (*IoeEntry)(const struct IoeEngine *engine, struct IoePlugin *pl
   { \
     {1, 56, 0x2ab4478a7796985dull, 56, 0, 0x2ab4478a7796985dull}, \
     {2, 72, 0x742b6d184e1ffa3aull, 72, 0, 0x742b6d184e1ffa3aull}, \
-    {3, 136, 0x69fa7a670560371aull, 136, 0, 0x69fa7a670560371aull}, \
+    {3, 144, 0x6285aa7f7f35b3cfull, 144, 0, 0x6285aa7f7f35b3cfull}, \
     {4, 24, 0xc17dce5109dc0998ull, 24, 0, 0xc17dce5109dc0998ull}, \
-    {5, 80, 0x97e55ea82adc41b5ull, 80, 0, 0x97e55ea82adc41b5ull}, \
+    {5, 88, 0x32264b2710304720ull, 88, 0, 0x32264b2710304720ull}, \
     {6, 96, 0x84ef5aeb8b5c8f52ull, 96, 0, 0x84ef5aeb8b5c8f52ull}, \
-    {7, 32, 0x94994bc75b2879aaull, 32, 0, 0x94994bc75b2879aaull}, \
-    {8, 112, 0x4865eeec23934736ull, 112, 0, 0x4865eeec23934736ull}, \
+    {7, 32, 0x8a3467af024fb848ull, 32, 0, 0x8a3467af024fb848ull}, \
+    {8, 120, 0x0748ea07f343075eull, 120, 0, 0x0748ea07f343075eull}, \
     {9, 32, 0x54e96919900c82ecull, 32, 0, 0x54e96919900c82ecull}, \
     {10, 32, 0x7b35b048a516782eull, 32, 0, 0x7b35b048a516782eull}, \
     {11, 144, 0x0ba8832fa5de0d8cull, 144, 0, 0x0ba8832fa5de0d8cull}, \

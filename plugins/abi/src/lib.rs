@@ -22,6 +22,7 @@ mod export;
 mod fabric;
 mod host;
 mod numbers;
+#[cfg(not(feature = "unpinned"))]
 mod pins;
 mod pool;
 mod root;
@@ -33,6 +34,7 @@ pub use export::*;
 pub use fabric::*;
 pub use host::*;
 pub use numbers::*;
+#[cfg(not(feature = "unpinned"))]
 pub use pins::*;
 pub use pool::*;
 pub use root::*;

@@ -52,11 +52,11 @@ pub const IOE_STAMPS: [IoeStamp; 13] = [
     },
     IoeStamp {
         table: 3,
-        size: 136,
-        hash: 0x69fa_7a67_0560_371a,
-        base_size: 136,
+        size: 144,
+        hash: 0x6285_aa7f_7f35_b3cf,
+        base_size: 144,
         reserved: 0,
-        base_hash: 0x69fa_7a67_0560_371a,
+        base_hash: 0x6285_aa7f_7f35_b3cf,
     },
     IoeStamp {
         table: 4,
@@ -68,11 +68,11 @@ pub const IOE_STAMPS: [IoeStamp; 13] = [
     },
     IoeStamp {
         table: 5,
-        size: 80,
-        hash: 0x97e5_5ea8_2adc_41b5,
-        base_size: 80,
+        size: 88,
+        hash: 0x3226_4b27_1030_4720,
+        base_size: 88,
         reserved: 0,
-        base_hash: 0x97e5_5ea8_2adc_41b5,
+        base_hash: 0x3226_4b27_1030_4720,
     },
     IoeStamp {
         table: 6,
@@ -85,18 +85,18 @@ pub const IOE_STAMPS: [IoeStamp; 13] = [
     IoeStamp {
         table: 7,
         size: 32,
-        hash: 0x9499_4bc7_5b28_79aa,
+        hash: 0x8a34_67af_024f_b848,
         base_size: 32,
         reserved: 0,
-        base_hash: 0x9499_4bc7_5b28_79aa,
+        base_hash: 0x8a34_67af_024f_b848,
     },
     IoeStamp {
         table: 8,
-        size: 112,
-        hash: 0x4865_eeec_2393_4736,
-        base_size: 112,
+        size: 120,
+        hash: 0x0748_ea07_f343_075e,
+        base_size: 120,
         reserved: 0,
-        base_hash: 0x4865_eeec_2393_4736,
+        base_hash: 0x0748_ea07_f343_075e,
     },
     IoeStamp {
         table: 9,
@@ -179,7 +179,7 @@ const _: () = assert!(offset_of!(IoeDriverTable, open) == 16);
 const _: () = assert!(size_of::<IoeDevice>() == 16);
 const _: () = assert!(offset_of!(IoeDevice, table) == 0);
 const _: () = assert!(offset_of!(IoeDevice, context) == 8);
-const _: () = assert!(size_of::<IoeDeviceTable>() == 80);
+const _: () = assert!(size_of::<IoeDeviceTable>() == 88);
 const _: () = assert!(offset_of!(IoeDeviceTable, size) == 0);
 const _: () = assert!(offset_of!(IoeDeviceTable, version) == 4);
 const _: () = assert!(offset_of!(IoeDeviceTable, name) == 8);
@@ -190,7 +190,8 @@ const _: () = assert!(offset_of!(IoeDeviceTable, uuid) == 40);
 const _: () = assert!(offset_of!(IoeDeviceTable, queue_open) == 48);
 const _: () = assert!(offset_of!(IoeDeviceTable, resize) == 56);
 const _: () = assert!(offset_of!(IoeDeviceTable, command) == 64);
-const _: () = assert!(offset_of!(IoeDeviceTable, close) == 72);
+const _: () = assert!(offset_of!(IoeDeviceTable, warning) == 72);
+const _: () = assert!(offset_of!(IoeDeviceTable, close) == 80);
 const _: () = assert!(size_of::<IoeQueue>() == 16);
 const _: () = assert!(offset_of!(IoeQueue, table) == 0);
 const _: () = assert!(offset_of!(IoeQueue, context) == 8);
@@ -290,7 +291,7 @@ const _: () = assert!(offset_of!(IoeFabricSettings, in_capsule_bytes) == 12);
 const _: () = assert!(offset_of!(IoeFabricSettings, transfer_bytes_max) == 16);
 const _: () = assert!(offset_of!(IoeFabricSettings, queue_depth) == 20);
 const _: () = assert!(offset_of!(IoeFabricSettings, handshake_timeout_ms) == 24);
-const _: () = assert!(offset_of!(IoeFabricSettings, reserved) == 28);
+const _: () = assert!(offset_of!(IoeFabricSettings, progress_timeout_ms) == 28);
 const _: () = assert!(size_of::<IoeFabric>() == 16);
 const _: () = assert!(offset_of!(IoeFabric, table) == 0);
 const _: () = assert!(offset_of!(IoeFabric, context) == 8);
@@ -318,7 +319,7 @@ const _: () = assert!(size_of::<IoeAttached>() == 72);
 const _: () = assert!(offset_of!(IoeAttached, conn) == 0);
 const _: () = assert!(offset_of!(IoeAttached, local) == 8);
 const _: () = assert!(offset_of!(IoeAttached, peer) == 40);
-const _: () = assert!(size_of::<IoeFabricTable>() == 112);
+const _: () = assert!(size_of::<IoeFabricTable>() == 120);
 const _: () = assert!(offset_of!(IoeFabricTable, size) == 0);
 const _: () = assert!(offset_of!(IoeFabricTable, version) == 4);
 const _: () = assert!(offset_of!(IoeFabricTable, accepted) == 8);
@@ -329,11 +330,12 @@ const _: () = assert!(offset_of!(IoeFabricTable, event) == 40);
 const _: () = assert!(offset_of!(IoeFabricTable, fetch) == 48);
 const _: () = assert!(offset_of!(IoeFabricTable, respond) == 56);
 const _: () = assert!(offset_of!(IoeFabricTable, flush) == 64);
-const _: () = assert!(offset_of!(IoeFabricTable, close) == 72);
-const _: () = assert!(offset_of!(IoeFabricTable, detach) == 80);
-const _: () = assert!(offset_of!(IoeFabricTable, attach) == 88);
-const _: () = assert!(offset_of!(IoeFabricTable, connections) == 96);
-const _: () = assert!(offset_of!(IoeFabricTable, drop) == 104);
+const _: () = assert!(offset_of!(IoeFabricTable, sent) == 72);
+const _: () = assert!(offset_of!(IoeFabricTable, close) == 80);
+const _: () = assert!(offset_of!(IoeFabricTable, detach) == 88);
+const _: () = assert!(offset_of!(IoeFabricTable, attach) == 96);
+const _: () = assert!(offset_of!(IoeFabricTable, connections) == 104);
+const _: () = assert!(offset_of!(IoeFabricTable, drop) == 112);
 const _: () = assert!(size_of::<IoeEngine>() == 16);
 const _: () = assert!(offset_of!(IoeEngine, table) == 0);
 const _: () = assert!(offset_of!(IoeEngine, context) == 8);
@@ -351,7 +353,7 @@ const _: () = assert!(offset_of!(IoeEngineTable, complete_from_any_thread) == 64
 const _: () = assert!(size_of::<IoeHost>() == 16);
 const _: () = assert!(offset_of!(IoeHost, table) == 0);
 const _: () = assert!(offset_of!(IoeHost, context) == 8);
-const _: () = assert!(size_of::<IoeHostTable>() == 136);
+const _: () = assert!(size_of::<IoeHostTable>() == 144);
 const _: () = assert!(offset_of!(IoeHostTable, size) == 0);
 const _: () = assert!(offset_of!(IoeHostTable, version) == 4);
 const _: () = assert!(offset_of!(IoeHostTable, now_ns) == 8);
@@ -363,13 +365,14 @@ const _: () = assert!(offset_of!(IoeHostTable, file_submit) == 48);
 const _: () = assert!(offset_of!(IoeHostTable, stream_recv) == 56);
 const _: () = assert!(offset_of!(IoeHostTable, stream_send) == 64);
 const _: () = assert!(offset_of!(IoeHostTable, stream_pause) == 72);
-const _: () = assert!(offset_of!(IoeHostTable, stream_close) == 80);
-const _: () = assert!(offset_of!(IoeHostTable, stream_detach) == 88);
-const _: () = assert!(offset_of!(IoeHostTable, stream_attach) == 96);
-const _: () = assert!(offset_of!(IoeHostTable, listener_adopt) == 104);
-const _: () = assert!(offset_of!(IoeHostTable, listener_close) == 112);
-const _: () = assert!(offset_of!(IoeHostTable, timer_set) == 120);
-const _: () = assert!(offset_of!(IoeHostTable, remote) == 128);
+const _: () = assert!(offset_of!(IoeHostTable, stream_end) == 80);
+const _: () = assert!(offset_of!(IoeHostTable, stream_close) == 88);
+const _: () = assert!(offset_of!(IoeHostTable, stream_detach) == 96);
+const _: () = assert!(offset_of!(IoeHostTable, stream_attach) == 104);
+const _: () = assert!(offset_of!(IoeHostTable, listener_adopt) == 112);
+const _: () = assert!(offset_of!(IoeHostTable, listener_close) == 120);
+const _: () = assert!(offset_of!(IoeHostTable, timer_set) == 128);
+const _: () = assert!(offset_of!(IoeHostTable, remote) == 136);
 const _: () = assert!(size_of::<IoePoolDriver>() == 16);
 const _: () = assert!(offset_of!(IoePoolDriver, table) == 0);
 const _: () = assert!(offset_of!(IoePoolDriver, context) == 8);

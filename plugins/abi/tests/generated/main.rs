@@ -35,7 +35,7 @@ fn pins_and_header_are_current() {
         let shorter = found.lines().count().min(wanted.lines().count());
         panic!(
             "{} is not what its source says (first difference in line {}). If the contract was meant to change: \
-             cargo test -p abi --test generated -- --ignored write",
+             cargo test -p abi --features unpinned --test generated -- --ignored write",
             path.display(),
             line.unwrap_or(shorter) + 1,
         );

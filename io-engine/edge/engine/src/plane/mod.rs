@@ -93,13 +93,7 @@ impl Plane {
         reservations: Arc<dyn ReservationStore>,
         plugins: &PluginHost,
     ) -> Result<Arc<Self>, Problem> {
-        let transport = Transport::of(plugins)?;
-        Self::assemble(
-            config,
-            reservations,
-            plugins.drivers(),
-            &Arc::new(transport),
-        )
+        Self::assemble(config, reservations, plugins.drivers(), plugins)
     }
 
     /// Starts with these device drivers and the linked-in transport.

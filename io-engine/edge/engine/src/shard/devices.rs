@@ -267,9 +267,10 @@ impl Devices {
 
     /// Another thread called for the device.
     pub(super) fn handle_wake(&mut self, host: &mut dyn Host, owner: OwnerId) {
-        if let Some(Some(slot)) = self.slots.get_mut(owner.0 as usize) {
+        let at = owner.0 as usize;
+        if let Some(Place::Open(slot)) = self.places.get_mut(at) {
             slot.device.handle_wake(host);
-            activate(slot, &mut self.active, owner.0 as usize);
+            activate(slot, &mut self.active, at);
         }
     }
 
