@@ -85,6 +85,7 @@ impl Fabric for EchoFabric {
         let conn = ConnId(stream.0);
         self.events
             .push_back(FabricEvent::Connected { conn, local, peer });
+        (stream != StreamId(99)).then_some(conn)
     }
 
     fn handle_readable(&mut self, host: &mut dyn Host, stream: StreamId) {
