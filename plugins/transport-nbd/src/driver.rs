@@ -59,7 +59,7 @@ impl ExportDriver for NbdDriver {
             .collect();
         for address in addresses? {
             let bound = listen::bind(&address)?;
-            let text = format!("NBD listens at {:?}", bound.address);
+            let text = format!("NBD listens at {}", bound.address);
             services.log(Level::Info, &text);
             server.addresses.push(bound.address);
             server.sockets.push(bound.fd);

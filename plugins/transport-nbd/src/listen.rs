@@ -1,5 +1,6 @@
 //! Listening sockets: addresses as the settings write them, and the file a Unix socket leaves behind.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -65,6 +66,15 @@ impl Address {
     }
 }
 
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "tcp://{address}"),
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+        }
+    }
+}
+
 /// A bound, nonblocking listening socket and its address as the system completed it.
 pub(crate) struct Bound {
     pub(crate) fd: OwnedFd,
@@ -80,7 +90,7 @@ pub(crate) struct Bound {
 pub(crate) fn bind(address: &Address) -> Result<Bound, OpenError> {
     match address {
         Address::Tcp(wanted) => {
-            let what = format!("listen at tcp://{wanted}");
+            let what = format!("listen at {address}");
             let listener = TcpListener::bind(wanted).map_err(|error| refused(&what, error))?;
             listener
                 .set_nonblocking(true)
@@ -95,7 +105,7 @@ pub(crate) fn bind(address: &Address) -> Result<Bound, OpenError> {
             })
         }
         Address::Unix(path) => {
-            let what = format!("listen at unix://{}", path.display());
+            let what = format!("listen at {address}");
             let listener = bind_unix(path).map_err(|error| refused(&what, error))?;
             listener
                 .set_nonblocking(true)
