@@ -33,7 +33,6 @@ pub use export::*;
 pub use fabric::*;
 pub use host::*;
 pub use numbers::*;
-#[allow(unused)]
 pub use pins::*;
 pub use pool::*;
 pub use root::*;

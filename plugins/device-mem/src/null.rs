@@ -33,7 +33,7 @@ impl DeviceDriver for NullDriver {
             claim: self.claims.claim("null", params.name)?,
             geometry: params.geometry,
             uuid: params.uuid,
-            zeroes: Arc::new(vec![0; NULL_AREA_BYTES].into_boxed_slice()),
+            zeroes: Arc::new(Chunk::from(vec![0; NULL_AREA_BYTES].into_boxed_slice())),
         }))
     }
 }

@@ -91,7 +91,12 @@ impl Device for RamDisk {
                 reason: "a RAM disk has one queue, and it is open".to_owned(),
             });
         };
-        chunks.resize(self.geometry.bytes());
+        if chunks.resize(self.geometry.bytes()).is_err() {
+            return Err(OpenError::Unsuitable {
+                what: format!("malloc:///{}", self.claim.name()),
+                reason: "the system has no memory for it".to_owned(),
+            });
+        }
         Ok(Box::new(RamQueue {
             geometry: self.geometry,
             chunks: Some(chunks),
@@ -162,13 +167,11 @@ impl RamQueue {
             Op::Write { range, buf, fua: _ } => {
                 let (offset, len) = place(range)?;
                 let source = buf.get(..len as usize).ok_or(IoError::OutOfRange)?;
-                chunks.write(offset, source);
-                Ok(None)
+                chunks.write(offset, source).map(|()| None)
             }
             Op::WriteZeroes { range, .. } | Op::Discard { range } => {
                 let (offset, len) = place(range)?;
-                chunks.zero(offset, len);
-                Ok(None)
+                chunks.zero(offset, len).map(|()| None)
             }
             Op::Flush => Ok(None),
         }
@@ -189,8 +192,11 @@ impl Queue for RamQueue {
     fn set_geometry(&mut self, geometry: Geometry) {
         if let Some(chunks) = &mut self.chunks
             && chunks.len() != geometry.bytes()
+            && chunks.resize(geometry.bytes()).is_err()
         {
-            chunks.resize(geometry.bytes());
+            // What lies behind the new end could not be zeroed and must not show again when the disk grows: without
+            // memory for one chunk the disk is gone.
+            self.chunks = None;
         }
         self.geometry = geometry;
     }

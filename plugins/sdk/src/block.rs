@@ -265,7 +265,7 @@ pub trait Device: Send + Sync {
     fn name(&self) -> &str;
 
     /// What it is, for humans: `RAM disk`, `File through io_uring`, ...
-    fn product_name(&self) -> &'static str;
+    fn product_name(&self) -> &str;
 
     /// Size now.
     fn geometry(&self) -> Geometry;
@@ -315,6 +315,11 @@ pub trait QueueSeed: Send {
         host: &mut dyn Host,
         owner: OwnerId,
     ) -> Result<Box<dyn Queue>, IoError>;
+
+    /// Whether its queue will ever answer [`Queue::is_polled`] with `true`.
+    fn may_be_polled(&self) -> bool {
+        false
+    }
 }
 
 /// The I/O side of a device on one reactor.
@@ -330,6 +335,23 @@ pub trait Queue {
 
     /// The next finished operation that was [`Submitted::Pending`].
     fn poll_completion(&mut self) -> Option<(IoTag, IoResult)>;
+
+    /// Another thread called for this queue, by the [`Waker`](crate::host::Waker) it got from its host.
+    fn handle_wake(&mut self, host: &mut dyn Host) {
+        let _ = host;
+    }
+
+    /// Whether [`Queue::handle_turn`] is to be called each turn while operations are in flight.
+    fn is_polled(&self) -> bool {
+        false
+    }
+
+    /// A turn of the reactor, for a queue that has to look for its completions. `true`: it is busy, and the reactor comes
+    /// again without sleeping.
+    fn handle_turn(&mut self, host: &mut dyn Host) -> bool {
+        let _ = host;
+        false
+    }
 
     /// When [`Queue::handle_timeout`] wants to be called next; asked for after each other call.
     fn poll_timeout(&self) -> Option<Instant> {

@@ -11,10 +11,16 @@
 //! - Submission never blocks; each submitted operation completes exactly once.
 //! - No value a device, a file or a peer may hold makes an implementation panic.
 
+pub use abi;
+pub use units;
+
 pub mod block;
+pub mod bridge;
 pub mod buf;
 pub mod export;
 pub mod fabric;
 pub mod host;
+pub mod memory;
+pub mod plugin;
 pub mod services;
 pub mod uri;

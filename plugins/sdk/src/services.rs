@@ -57,7 +57,7 @@ pub trait Services: Send + Sync {
     /// and gives it back by dropping it. Blocks.
     ///
     /// # Errors
-    /// Any [`OpenError`]; [`OpenError::Unsuitable`] for more than eight devices on top of each other.
+    /// Any [`OpenError`].
     fn open_device(&self, uri: &str) -> Result<Box<dyn Device>, OpenError>;
 
     /// What was last stored under `key`. Blocks.

@@ -99,7 +99,8 @@ fn lent_segments_are_sent_in_order_through_a_socket_that_takes_little() {
         let Some(FabricEvent::Capsule { conn, .. }) = world.next_event() else {
             panic!("no capsule")
         };
-        let chunk = std::sync::Arc::new(pattern(12_000).into_boxed_slice());
+        let chunk: std::sync::Arc<sdk::buf::Chunk> =
+            std::sync::Arc::new(pattern(12_000).into_boxed_slice().into());
         let mut segments = Segments::new();
         segments.push(Segment::new(chunk.clone(), 100, 4000).unwrap());
         segments.push(Segment::new(chunk.clone(), 4100, 5000).unwrap());

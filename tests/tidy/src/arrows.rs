@@ -1,7 +1,7 @@
-//! Who may depend on whom: `wire ← core ← io ← edge`, and `plugins/sdk ← every plugin`.
+//! Who may depend on whom: `wire ← core ← io ← edge`, and `plugins/abi ← plugins/sdk ← every plugin`.
 //!
 //! Decides: the room of a crate by the directory it lies in, and whether an arrow between rooms is drawn. Third-party
-//! crates are free in `io`, `edge` and the plugins; in `wire`, `core` and `plugins/sdk` each needs an entry here with a reason.
+//! crates are free in `io`, `edge` and the plugins; in `wire`, `core`, `plugins/abi` and `plugins/sdk` each needs an entry here with a reason.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -22,12 +22,16 @@ pub enum Room {
     Io,
     /// `io-engine/edge/`.
     Edge,
+    /// `plugins/abi`, the tables that cross between engine and plugin.
+    Abi,
     /// `plugins/sdk`, which holds the contract between plugins and the engine.
     Sdk,
     /// `plugins/conformance`, the kit every plugin is tested with.
     Conformance,
     /// Any other directory in `plugins/`.
     Plugin,
+    /// `dylib/` beside a plugin: the plugin as a file to be loaded.
+    Loadable,
     /// `tests/` and `xtask/`, which may use everything.
     Tools,
 }
@@ -37,6 +41,8 @@ impl Room {
     pub fn of(directory: &str) -> Option<Self> {
         let mut parts = directory.split('/');
         match (parts.next()?, parts.next()) {
+            ("plugins", Some(_)) if parts.next() == Some("dylib") => Some(Self::Loadable),
+            ("plugins", Some("abi")) => Some(Self::Abi),
             ("proto", None) => Some(Self::Proto),
             ("xtask", None) | ("tests", Some(_)) => Some(Self::Tools),
             ("plugins", Some("sdk")) => Some(Self::Sdk),
@@ -52,15 +58,17 @@ impl Room {
 
     /// Whether code of this room may use code of `other`.
     pub fn may_use(self, other: Self) -> bool {
-        use Room::{Conformance, Core, Edge, Io, Plugin, Proto, Sdk, Tools, Wire};
+        use Room::{Abi, Conformance, Core, Edge, Io, Loadable, Plugin, Proto, Sdk, Tools, Wire};
         match self {
-            Proto => false,
+            Proto | Abi => false,
             Wire => other == Wire,
             Core => matches!(other, Wire | Core),
-            Sdk => other == Wire,
+            Sdk => matches!(other, Wire | Abi),
             Conformance | Plugin => matches!(other, Wire | Core | Sdk),
-            Io => matches!(other, Wire | Core | Sdk | Io),
-            Edge => other != Tools && other != Conformance,
+            Loadable => matches!(other, Sdk | Plugin),
+            Io => matches!(other, Wire | Core | Abi | Sdk | Io),
+            // What is loaded is nobody's dependency.
+            Edge => !matches!(other, Tools | Conformance | Loadable),
             Tools => true,
         }
     }
@@ -78,7 +86,7 @@ impl Room {
 
     /// Whether third-party crates in this room need an entry in [`THIRD_PARTY`].
     pub fn is_guarded(self) -> bool {
-        matches!(self, Self::Wire | Self::Core | Self::Sdk)
+        matches!(self, Self::Wire | Self::Core | Self::Abi | Self::Sdk)
     }
 }
 

@@ -20,6 +20,9 @@ use super::procfs::CpuReading;
 const SLACK: Duration = Duration::from_secs(30);
 /// Time our initiator takes to connect, at most; the window for processor time opens after it.
 const CONNECT: Duration = Duration::from_millis(100);
+/// The host `spdk_nvme_perf` connects as.
+const SPDK_PERF_HOSTNQN: &str =
+    "nqn.2014-08.org.nvmexpress:uuid:6d1c9a52-1f0b-4c55-9a57-8d3c6e0b7a11";
 
 /// A program that loads a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -257,7 +260,8 @@ fn spdk_perf(setup: &Setup, target: &Target, point: Point, timing: Timing) -> Pr
         .with(timing.measure.as_secs().to_string())
         .with("-r")
         .with(format!(
-            "trtype:TCP adrfam:IPv4 traddr:{} trsvcid:{} subnqn:{}",
+            // Left to itself it connects with an empty host NQN, which NVMe-oF does not allow and we refuse.
+            "trtype:TCP adrfam:IPv4 traddr:{} trsvcid:{} subnqn:{} hostnqn:{SPDK_PERF_HOSTNQN}",
             target.address.ip(),
             target.address.port(),
             target.nqn

@@ -45,6 +45,8 @@ pub struct BlockDevice {
     holding: Holding,
     done: VecDeque<(u64, IoResult)>,
     overdue: usize,
+    /// The queue is polled and said that it has work.
+    busy: bool,
     offline: Option<&'static str>,
     stats: IoStats,
     slow_log: SlowLog,
@@ -82,6 +84,7 @@ impl BlockDevice {
             },
             done: VecDeque::with_capacity(slots),
             overdue: 0,
+            busy: false,
             offline: None,
             stats: IoStats::default(),
             slow_log: SlowLog::default(),
@@ -145,6 +148,11 @@ impl BlockDevice {
         self.queue.handle_file_done(host, done);
     }
 
+    /// Passes on a call of another thread for the device's queue.
+    pub fn handle_wake(&mut self, host: &mut dyn Host) {
+        self.queue.handle_wake(host);
+    }
+
     /// The next answer to a request that was pending. Goes on with requests of several steps on the way, which is why
     /// it takes the host. To be called until `None` after file completions, timeouts and turns.
     #[inline]
@@ -166,12 +174,14 @@ impl BlockDevice {
 
     /// Whether [`BlockDevice::handle_turn`] has something to do, should a turn come.
     pub fn has_waiting(&self) -> bool {
-        !self.holding.waiting.is_empty() || self.queue.poll_timeout().is_some()
+        !self.holding.waiting.is_empty()
+            || self.queue.poll_timeout().is_some()
+            || self.queue.is_polled()
     }
 
     /// Whether a turn should come at once, without sleeping.
     pub fn wants_turn(&self) -> bool {
-        self.holding.next_piece || self.holding.recheck || !self.done.is_empty()
+        self.holding.next_piece || self.holding.recheck || !self.done.is_empty() || self.busy
     }
 
     /// Goes on with requests that wait for a buffer or for their next piece, and tells the device that a time it waits
@@ -180,6 +190,7 @@ impl BlockDevice {
         if self.queue.poll_timeout().is_some_and(|at| at <= host.now()) {
             self.queue.handle_timeout(host);
         }
+        self.busy = self.queue.is_polled() && self.queue.handle_turn(host);
         if !self.holding.waiting.is_empty() {
             self.run_waiting(host);
         }

@@ -159,7 +159,7 @@ fn compare_takes_lent_segments() {
     for bytes in [[1u8; 512], [2; 512], [3; 512]] {
         segments.push(
             Segment::new(
-                std::sync::Arc::new(bytes.to_vec().into_boxed_slice()),
+                std::sync::Arc::new(bytes.to_vec().into_boxed_slice().into()),
                 0,
                 512,
             )

@@ -24,6 +24,7 @@ use crate::reactor::Event;
 use crate::spin::Spin;
 use crate::stats::{self, ReactorStats};
 use crate::streams::{Streams, Verdict};
+use crate::wakes::Wakes;
 
 /// How often operations in flight are looked over for overdue ones; bounds a sleep while there are any.
 const OVERDUE_PERIOD: Duration = Duration::from_secs(1);
@@ -47,6 +48,7 @@ pub(crate) struct Core {
     /// Streams that wait for room but could not be watched; they are told to try again.
     unwatched: Vec<StreamId>,
     pub(crate) listeners: Listeners,
+    pub(crate) wakes: Arc<Wakes>,
     pub(crate) bell: Arc<Bell>,
     pub(crate) bell_watch: Watch,
     spin: Spin,
@@ -94,6 +96,7 @@ impl Core {
             finished: Vec::new(),
             unwatched: Vec::new(),
             listeners: Listeners::default(),
+            wakes: Wakes::new(bell.clone()),
             bell,
             bell_watch: Watch::default(),
             spin: Spin::new(Duration::from_micros(spin_us_max.into()), now),

@@ -12,14 +12,14 @@ fn contents(chunks: &Chunks, offset: u64, len: usize) -> Vec<u8> {
 fn memory_is_taken_by_writes_and_given_back_by_zeroes() {
     let mut chunks = Chunks::new(4 * CHUNK);
     assert!(contents(&chunks, CHUNK - 5, 10) == [0; 10]);
-    chunks.zero(0, 4 * CHUNK);
+    chunks.zero(0, 4 * CHUNK).unwrap();
     assert_eq!(chunks.allocated(), 0);
-    chunks.write(CHUNK - 1, &[1, 2]);
+    chunks.write(CHUNK - 1, &[1, 2]).unwrap();
     assert_eq!(chunks.allocated(), 2);
-    chunks.zero(CHUNK - 1, 1);
+    chunks.zero(CHUNK - 1, 1).unwrap();
     assert_eq!(chunks.allocated(), 2);
     assert!(contents(&chunks, CHUNK - 1, 2) == [0, 2]);
-    chunks.zero(0, 4 * CHUNK);
+    chunks.zero(0, 4 * CHUNK).unwrap();
     assert_eq!(chunks.allocated(), 0);
     assert!(contents(&chunks, CHUNK - 1, 2) == [0, 0]);
 }
@@ -27,24 +27,24 @@ fn memory_is_taken_by_writes_and_given_back_by_zeroes() {
 #[test]
 fn a_last_chunk_that_ends_past_the_disk_is_freed_too() {
     let mut chunks = Chunks::new(CHUNK + 512);
-    chunks.write(CHUNK, &[1; 512]);
-    chunks.zero(CHUNK, 512);
+    chunks.write(CHUNK, &[1; 512]).unwrap();
+    chunks.zero(CHUNK, 512).unwrap();
     assert_eq!(chunks.allocated(), 0);
 }
 
 #[test]
 fn a_lent_chunk_is_replaced_and_its_memory_used_again() {
     let mut chunks = Chunks::new(CHUNK);
-    chunks.write(0, &[1; 4]);
+    chunks.write(0, &[1; 4]).unwrap();
     let lent = chunks.lend(0, 4);
     let first = lent[0].as_ptr();
-    chunks.write(1, &[2]);
+    chunks.write(1, &[2]).unwrap();
     assert!(*lent[0] == [1, 1, 1, 1]);
     assert!(contents(&chunks, 0, 4) == [1, 2, 1, 1]);
     drop(lent);
     // The second replacement finds the first chunk unused and copies into it.
     let lent = chunks.lend(0, 4);
-    chunks.write(2, &[3]);
+    chunks.write(2, &[3]).unwrap();
     assert!(*lent[0] == [1, 2, 1, 1]);
     assert_eq!(chunks.lend(0, 4)[0].as_ptr(), first);
     assert!(contents(&chunks, 0, 4) == [1, 2, 3, 1]);
@@ -53,19 +53,19 @@ fn a_lent_chunk_is_replaced_and_its_memory_used_again() {
 #[test]
 fn a_chunk_that_is_not_lent_is_written_in_place() {
     let mut chunks = Chunks::new(CHUNK);
-    chunks.write(0, &[1]);
+    chunks.write(0, &[1]).unwrap();
     let place = chunks.lend(0, 1)[0].as_ptr();
-    chunks.write(0, &[2]);
+    chunks.write(0, &[2]).unwrap();
     assert_eq!(chunks.lend(0, 1)[0].as_ptr(), place);
 }
 
 #[test]
 fn growing_shows_zeroes_where_old_data_was() {
     let mut chunks = Chunks::new(3 * CHUNK);
-    chunks.write(0, &vec![7; 3 * CHUNK_BYTES]);
-    chunks.resize(CHUNK + 512);
+    chunks.write(0, &vec![7; 3 * CHUNK_BYTES]).unwrap();
+    chunks.resize(CHUNK + 512).unwrap();
     assert_eq!((chunks.len(), chunks.allocated()), (CHUNK + 512, 2));
-    chunks.resize(3 * CHUNK);
+    chunks.resize(3 * CHUNK).unwrap();
     assert!(
         contents(&chunks, 0, CHUNK_BYTES + 512)
             .iter()
@@ -80,8 +80,8 @@ fn a_disk_with_much_memory_shrinks_at_once() {
     let count = INLINE_FREE_CHUNKS_MAX as u64 + 10;
     let mut chunks = Chunks::new(count * CHUNK);
     for number in 0..count {
-        chunks.write(number * CHUNK, &[1]);
+        chunks.write(number * CHUNK, &[1]).unwrap();
     }
-    chunks.resize(CHUNK);
+    chunks.resize(CHUNK).unwrap();
     assert_eq!(chunks.allocated(), 1);
 }

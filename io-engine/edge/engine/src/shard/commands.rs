@@ -7,7 +7,7 @@ use block::{Request, Stamps};
 use nvme_spec::{Cqe, Sqe};
 use nvme_target::{CmdId, InCapsule, IoOp, Output, QpairId, ReplyData};
 use sdk::block::{IoError, IoResult, Submitted};
-use sdk::buf::{Buf, Payload, Segment, Segments};
+use sdk::buf::{Buf, Chunk, Payload, Segment, Segments};
 use sdk::fabric::ConnId;
 use sdk::host::Host;
 
@@ -362,7 +362,7 @@ impl Shard {
 fn lent(bytes: Box<[u8]>) -> Option<Payload> {
     let len = bytes.len();
     let mut segments = Segments::new();
-    segments.push(Segment::new(Arc::new(bytes), 0, len)?);
+    segments.push(Segment::new(Arc::new(Chunk::from(bytes)), 0, len)?);
     Some(Payload::Lent(segments))
 }
 

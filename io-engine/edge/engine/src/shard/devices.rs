@@ -128,6 +128,14 @@ impl Devices {
         }
     }
 
+    /// Another thread called for the device.
+    pub(super) fn handle_wake(&mut self, host: &mut dyn Host, owner: OwnerId) {
+        if let Some(Some(slot)) = self.slots.get_mut(owner.0 as usize) {
+            slot.device.handle_wake(host);
+            activate(slot, &mut self.active, owner.0 as usize);
+        }
+    }
+
     /// The next completion of any device.
     pub(super) fn poll_completion(&mut self, host: &mut dyn Host) -> Option<(u64, IoResult)> {
         let mut at = 0;

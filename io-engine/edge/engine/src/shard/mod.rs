@@ -164,6 +164,9 @@ impl Shard {
                 self.devices
                     .handle_file_done(&mut self.reactor, owner, done)
             }
+            Event::Wake(owner) => self.devices.handle_wake(&mut self.reactor, owner),
+            // Devices lend no listeners, and nothing else of a plugin runs on a shard.
+            Event::Arrived { stream, .. } => self.reactor.close_stream(stream),
             Event::Message(message) => message(self),
         }
     }
