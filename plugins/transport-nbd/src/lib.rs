@@ -15,6 +15,8 @@
 //!
 //! Follows the NBD protocol document (`doc/proto.md` and `doc/uri.md` of the NBD project).
 
+#![forbid(unsafe_code)]
+
 mod client;
 mod driver;
 mod export;
@@ -22,6 +24,14 @@ mod listen;
 mod transmit;
 
 use sdk::export::ExportDriver;
+use sdk::plugin::Plugin;
+
+/// This plugin.
+pub const PLUGIN: Plugin = Plugin {
+    serves: "nbd",
+    exports: Some(exports),
+    ..Plugin::new("transport-nbd", env!("CARGO_PKG_VERSION"), "io-engine")
+};
 
 /// The export protocols of this plugin: `nbd`.
 pub fn exports() -> Vec<Box<dyn ExportDriver>> {
