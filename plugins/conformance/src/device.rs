@@ -87,6 +87,26 @@ pub fn run_device(make: &dyn Fn() -> (Box<dyn DeviceDriver>, String), options: &
     }
 }
 
+/// As [`run_device`], with the failure as text.
+///
+/// # Errors
+/// What the check that failed said.
+pub fn try_device(
+    make: &dyn Fn() -> (Box<dyn DeviceDriver>, String),
+    options: &Options,
+) -> Result<(), String> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let run = std::panic::AssertUnwindSafe(|| run_device(make, options));
+    let outcome = std::panic::catch_unwind(run);
+    std::panic::set_hook(hook);
+    outcome.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        text.unwrap_or("a check failed without a word").to_owned()
+    })
+}
+
 /// Contents that differ from block to block and from round to round.
 pub(crate) fn pattern(seed: u64, len: usize) -> Vec<u8> {
     let mut random = Random::new(seed);

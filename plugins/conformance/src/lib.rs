@@ -19,4 +19,4 @@ pub mod random;
 mod rig;
 pub mod services;
 
-pub use device::{Aliases, Options, Resize, run_device};
+pub use device::{Aliases, Options, Resize, run_device, try_device};

@@ -42,14 +42,19 @@ static int32_t refuse(IoeFailure *failure, uint32_t kind, const char *a, const c
 
 /* --- queue ---------------------------------------------------------------------------------------------------- */
 
-static int32_t queue_submit(void *queue, const IoeHost *host, const IoeOp *op, IoeDone *done) {
-  const Device *device = queue;
+typedef struct Queue {
+  uint8_t *bytes; /* the device's, which outlives its queues */
+  uint64_t blocks;
+} Queue;
+
+static int32_t queue_submit(void *context, const IoeHost *host, const IoeOp *op, IoeDone *done) {
+  const Queue *queue = context;
   (void)host;
   done->tag = op->tag;
   /* Whatever happens, the buffer goes back with the end. */
   done->buf = op->buf;
-  if (op->range.start > device->blocks || op->range.count > device->blocks - op->range.start) return IOE_OUT_OF_RANGE;
-  uint8_t *at = device->bytes + op->range.start * BLOCK;
+  if (op->range.start > queue->blocks || op->range.count > queue->blocks - op->range.start) return IOE_OUT_OF_RANGE;
+  uint8_t *at = queue->bytes + op->range.start * BLOCK;
   size_t len = op->range.count * BLOCK;
   switch (op->kind) {
     case IOE_OP_READ:
@@ -73,12 +78,20 @@ static int32_t queue_submit(void *queue, const IoeHost *host, const IoeOp *op, I
   }
 }
 
-static void queue_drop(void *queue) { (void)queue; }
+static int32_t queue_set_geometry(void *context, const IoeGeometry *geometry) {
+  Queue *queue = context;
+  /* It never grows past the memory there is. */
+  if (geometry->blocks < queue->blocks) queue->blocks = geometry->blocks;
+  return IOE_OK;
+}
+
+static void queue_drop(void *queue) { free(queue); }
 
 static const IoeQueueTable queue_table = {
     .size = sizeof(IoeQueueTable),
     .version = IOE_ABI_VERSION,
     .submit = queue_submit,
+    .set_geometry = queue_set_geometry,
     .drop = queue_drop,
 };
 
@@ -110,10 +123,13 @@ static int32_t device_capabilities(void *device, IoeCapabilities *capabilities) 
   return IOE_OK;
 }
 
-static int32_t device_queue_open(void *device, IoeQueue *queue, IoeFailure *failure) {
-  (void)failure;
-  /* The engine closes every queue before it closes the device, so the device itself can stand behind them. */
-  *queue = (IoeQueue){.table = &queue_table, .context = device};
+static int32_t device_queue_open(void *context, IoeQueue *out, IoeFailure *failure) {
+  const Device *device = context;
+  Queue *queue = malloc(sizeof(*queue));
+  if (!queue) return refuse(failure, IOE_FAIL_UNSUITABLE, device->name, "there is not enough memory", "", "");
+  /* The engine drops every queue before it closes the device. */
+  *queue = (Queue){.bytes = device->bytes, .blocks = device->blocks};
+  *out = (IoeQueue){.table = &queue_table, .context = queue};
   return IOE_OK;
 }
 
@@ -202,8 +218,8 @@ static int32_t driver_open(void *driver, const IoeEngine *engine, IoeStr uri, Io
   if (!text) return refuse(failure, IOE_FAIL_UNSUITABLE, "cram", "there is not enough memory", "", "");
   memcpy(text, uri.data, uri.len);
   text[uri.len] = 0;
-  const char *name;
-  uint64_t size_mb;
+  const char *name = NULL;
+  uint64_t size_mb = 0;
   int32_t status = parse(text, &name, &size_mb, failure);
   if (status == IOE_OK) {
     pthread_mutex_lock(&lock);

@@ -91,9 +91,8 @@ macro_rules! export_plugin {
             engine: *const $crate::abi::IoeEngine,
             plugin: *mut $crate::abi::IoePlugin,
         ) -> i32 {
-            const PLUGIN: $crate::plugin::Plugin = $plugin;
             // SAFETY: the engine's arguments, passed on.
-            unsafe { $crate::bridge::enter(engine, plugin, &PLUGIN) }
+            unsafe { $crate::bridge::enter(engine, plugin, &$plugin) }
         }
     };
 }

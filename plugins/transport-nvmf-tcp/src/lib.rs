@@ -11,9 +11,11 @@
 //! Follows the NVM Express TCP Transport Specification 1.0c.
 
 mod connection;
+mod driver;
 mod fabric;
 mod transmit;
 
+pub use driver::PLUGIN;
 pub use fabric::TcpFabric;
 
 use std::time::Duration;

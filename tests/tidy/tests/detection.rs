@@ -47,7 +47,7 @@ fn an_arrow_not_drawn_is_found() {
         ("io-engine/wire/units", "plugins/abi"),
         ("proto", "io-engine/wire/units"),
         ("io-engine/edge/engine", "xtask"),
-        ("io-engine/edge/engine", "plugins/conformance"),
+        ("io-engine/io/reactor", "plugins/conformance"),
         ("io-engine/somewhere/else", "io-engine/wire/units"),
     ] {
         assert_eq!(verdict(from, to, false), 1, "{from} -> {to}");

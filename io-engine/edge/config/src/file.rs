@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use crate::error::{ConfigError, ConfigErrorKind};
 use crate::limits::{
-    ArenaMib, Connections, DeadlineS, GRPC_PORT, KeepAliveS, NVMF_PORT, QueueDepth, Queues, SlowMs,
-    SpinUs,
+    ArenaMib, Connections, DeadlineS, GRPC_PORT, KeepAliveS, LoadTimeoutS, NVMF_PORT, QueueDepth,
+    Queues, SlowMs, SpinUs,
 };
 use crate::listen::Listen;
 use crate::values::{
@@ -34,6 +34,8 @@ pub(crate) struct FileTree {
     pub(crate) log: LogFile,
     #[serde(default)]
     pub(crate) io: IoFile,
+    #[serde(default)]
+    pub(crate) plugins: PluginsFile,
     #[serde(default)]
     pub(crate) device: Vec<DeclaredDevice>,
 }
@@ -86,6 +88,15 @@ pub(crate) struct MetricsFile {
 pub(crate) struct LogFile {
     pub(crate) format: Option<LogFormat>,
     pub(crate) level: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PluginsFile {
+    pub(crate) built_in: Option<bool>,
+    pub(crate) files: Option<Vec<PathBuf>>,
+    pub(crate) directories: Option<Vec<PathBuf>>,
+    pub(crate) load_timeout_s: Option<LoadTimeoutS>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -36,7 +36,9 @@ pub use values::{
     Congestion, CpuList, Driver, InCapsuleBytes, LogFormat, LogStyle, NodeName, TransferKib,
 };
 
-use limits::{ArenaMib, Connections, DeadlineS, KeepAliveS, QueueDepth, Queues, SlowMs, SpinUs};
+use limits::{
+    ArenaMib, Connections, DeadlineS, KeepAliveS, LoadTimeoutS, QueueDepth, Queues, SlowMs, SpinUs,
+};
 
 /// Exit status of the daemon for every [`ConfigError`].
 pub const EXIT_CONFIG: u8 = 2;
@@ -64,6 +66,8 @@ pub struct Config {
     pub log: Log,
     /// Time limits of I/O.
     pub io: Io,
+    /// Plugins to load at start.
+    pub plugins: Plugins,
     /// Devices to create and share at start.
     pub devices: Vec<DeclaredDevice>,
 }
@@ -133,6 +137,19 @@ pub struct Io {
     pub slow_io_ms: SlowMs,
     /// A device operation not answered by then takes the device offline.
     pub device_deadline_s: DeadlineS,
+}
+
+/// `[plugins]`
+#[derive(Clone, Debug)]
+pub struct Plugins {
+    /// Whether the plugins linked into the program are used; if not, everything comes from files.
+    pub built_in: bool,
+    /// Files to load.
+    pub files: Vec<PathBuf>,
+    /// Directories whose `*.so` are loaded after them, in order.
+    pub directories: Vec<PathBuf>,
+    /// Time a child process has to load one, before this one does.
+    pub load_timeout_s: LoadTimeoutS,
 }
 
 impl Io {

@@ -6,11 +6,11 @@ use std::str::FromStr;
 
 use crate::environment::Environment;
 use crate::error::{ConfigError, ConfigErrorKind};
-use crate::file::{FileTree, MemoryFile, NvmfFile, ReactorsFile};
+use crate::file::{FileTree, MemoryFile, NvmfFile, PluginsFile, ReactorsFile};
 use crate::limits::{self, GRPC_PORT, NVMF_PORT};
 use crate::listen::{Listen, Origin, select_interface};
 use crate::values::{CpuList, NodeName};
-use crate::{Config, Io, ListenAddress, Log, Memory, Nvmf, Reactors};
+use crate::{Config, Io, ListenAddress, Log, Memory, Nvmf, Plugins, Reactors};
 
 /// What the command line said, as text; checked while merging so that flag and file are refused alike.
 #[derive(Clone, Debug, Default)]
@@ -92,11 +92,25 @@ pub(crate) fn merge(
             slow_io_ms: tree.io.slow_io_ms.unwrap_or(limits::SLOW_MS),
             device_deadline_s: tree.io.device_deadline_s.unwrap_or(limits::DEADLINE_S),
         },
+        plugins: plugins(tree.plugins, environment),
         devices: tree.device,
         file: flags.config.clone(),
         reactors,
         memory,
     })
+}
+
+/// The operator's files, then directories: those of the file, of the environment, and the one beside the program.
+fn plugins(tree: PluginsFile, environment: &Environment) -> Plugins {
+    let mut directories = tree.directories.unwrap_or_default();
+    directories.extend(environment.plugin_path.iter().cloned());
+    directories.extend(environment.plugin_directory.clone());
+    Plugins {
+        built_in: tree.built_in.unwrap_or(true),
+        files: tree.files.unwrap_or_default(),
+        directories,
+        load_timeout_s: tree.load_timeout_s.unwrap_or(limits::LOAD_TIMEOUT_S),
+    }
 }
 
 fn node_name(

@@ -13,6 +13,7 @@ mod holder;
 mod logging;
 mod metrics_server;
 mod notify;
+mod plugins;
 mod run;
 
 use std::io::Write;
@@ -60,8 +61,14 @@ fn complain(text: &str) {
 
 fn start() -> Result<ExitCode, Fatal> {
     let request = cli::parse(std::env::args_os())?;
+    if let Some(cli::PluginRequest::Probe) = request.plugin {
+        return plugins::probe();
+    }
     let environment = Environment::read();
     let config = Config::load(&request.overrides, &environment)?;
+    if let Some(cli::PluginRequest::Command(command)) = &request.plugin {
+        return plugins::run(command, &config);
+    }
     if request.doctor {
         return doctor::run(&config, &environment);
     }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use sdk::block::{Device, DeviceDriver, OpenError};
-use sdk::bridge::{EngineContext, Faults, Imported, import_linked};
+use sdk::bridge::{Blocked, EngineContext, Faults, Imported, Watch, import_linked};
 use sdk::export::ExportDriver;
 use sdk::fabric::FabricDriver;
 use sdk::plugin::Plugin;
@@ -19,6 +20,11 @@ use crate::probe::Probe;
 use crate::refusal::{Refusal, Why};
 use crate::search::{Search, files_in};
 use crate::services::{Counters, PluginServices, Store};
+
+/// A call on a reactor that takes this long is told: a thousand times what one may take.
+pub const BLOCKED: Duration = Duration::from_secs(1);
+/// Pause between two looks for calls that block.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Where a plugin came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +87,7 @@ struct Loaded {
     descriptor: Descriptor,
     source: Source,
     faults: Arc<Faults>,
+    watch: Arc<Watch>,
     counters: Arc<Counters>,
 }
 
@@ -192,6 +199,22 @@ impl PluginHost {
         self.shared.open_device(uri)
     }
 
+    /// The device drivers there are, for an engine that keeps a list of them. Each opens through the plugin that serves its
+    /// schemes at the time of this call.
+    pub fn drivers(&self) -> Vec<Box<dyn DeviceDriver>> {
+        let table = self.shared.table();
+        let mut drivers: Vec<Arc<dyn DeviceDriver>> = Vec::new();
+        for (_, driver) in table.drivers.values() {
+            if !drivers.iter().any(|known| Arc::ptr_eq(known, driver)) {
+                drivers.push(driver.clone());
+            }
+        }
+        drivers
+            .into_iter()
+            .map(|driver| Box::new(Shareable(driver)) as Box<dyn DeviceDriver>)
+            .collect()
+    }
+
     /// The transport called `name`.
     pub fn fabric(&self, name: &str) -> Option<Arc<dyn FabricDriver>> {
         self.shared
@@ -229,6 +252,32 @@ impl PluginHost {
         plugins.map(|(at, loaded)| table.info(at, loaded)).collect()
     }
 
+    /// Starts a thread that names, in the log, the plugin whose call blocks a reactor for [`BLOCKED`] or longer, once a call.
+    /// It ends with the last clone of this host.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn watch(&self) -> std::io::Result<()> {
+        let shared = Arc::downgrade(&self.shared);
+        let look = move || {
+            while let Some(shared) = shared.upgrade() {
+                for (plugin, blocked) in shared.table().blocked(Instant::now()) {
+                    let (object, since_ms) = (blocked.object, blocked.since.as_millis());
+                    tracing::error!(
+                        plugin,
+                        object,
+                        since_ms,
+                        "a call into the plugin blocks a reactor"
+                    );
+                }
+                drop(shared);
+                std::thread::sleep(LOOK);
+            }
+        };
+        let thread = std::thread::Builder::new().name("plugin-watch".to_owned());
+        thread.spawn(look).map(drop)
+    }
+
     /// The engine's services as a caller without a name of its own gets them: for drivers of tests.
     pub fn services(&self, name: &str) -> Arc<dyn Services> {
         Arc::new(PluginServices {
@@ -264,6 +313,18 @@ impl Table {
             faults: loaded.faults.total(),
             counters: loaded.counters.all(),
         }
+    }
+
+    /// Calls that block, with their plugin.
+    fn blocked(&self, now: Instant) -> Vec<(String, Blocked)> {
+        let looked = self.plugins.iter().flat_map(|loaded| {
+            let name = &loaded.descriptor.name;
+            let blocked = loaded.watch.look(now, BLOCKED);
+            blocked
+                .into_iter()
+                .map(move |blocked| (name.clone(), blocked))
+        });
+        looked.collect()
     }
 
     /// Refuses a name another plugin has.
@@ -337,7 +398,11 @@ impl Shared {
         counters: Arc<Counters>,
     ) -> Result<(), Why> {
         let mut table = self.table();
-        let Imported { brought, faults } = imported;
+        let Imported {
+            brought,
+            faults,
+            watch,
+        } = imported;
         for driver in &brought.drivers {
             for scheme in driver.schemes() {
                 table.free(&table.drivers, "scheme", scheme)?;
@@ -370,8 +435,22 @@ impl Shared {
             descriptor,
             source,
             faults,
+            watch,
             counters,
         });
         Ok(())
+    }
+}
+
+/// A driver of which there are several holders.
+struct Shareable(Arc<dyn DeviceDriver>);
+
+impl DeviceDriver for Shareable {
+    fn schemes(&self) -> &'static [&'static str] {
+        self.0.schemes()
+    }
+
+    fn open(&self, uri: DeviceUri) -> Result<Box<dyn Device>, OpenError> {
+        self.0.open(uri)
     }
 }

@@ -23,7 +23,7 @@ mod services;
 
 pub use check::check;
 pub use elf::{Descriptor, read};
-pub use host::{PluginHost, PluginInfo, Source};
+pub use host::{BLOCKED, PluginHost, PluginInfo, Source};
 pub use probe::{Probe, probe_child};
 pub use refusal::{Refusal, Why};
 pub use search::{Search, files_in};

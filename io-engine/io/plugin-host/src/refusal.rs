@@ -122,22 +122,24 @@ impl fmt::Display for Refusal {
 
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ours = format!("{}.{}", abi::IOE_ABI_MAJOR, abi::IOE_ABI_MINOR);
         match self {
             Self::Unreadable(error) => write!(f, "it cannot be read: {error}"),
-            Self::NotAFile => f.write_str("it is not a regular file; a plugin is a shared object (.so)"),
+            Self::NotAFile => {
+                f.write_str("it is not a regular file; a plugin is a shared object (.so)")
+            }
             Self::NotElf => {
                 f.write_str("it is not an ELF file; this engine loads shared objects (.so) only")
             }
             Self::Class { found } => {
-                write!(f, "it is {found}; this engine is ELF, 64 bit, little-endian")
+                write!(
+                    f,
+                    "it is {found}; this engine is ELF, 64 bit, little-endian"
+                )
             }
-            Self::Machine { found, wanted } => write!(
-                f,
-                "it is for {}; this engine runs on {}",
-                machine(*found),
-                machine(*wanted)
-            ),
+            Self::Machine { found, wanted } => {
+                let (theirs, ours) = (machine(*found), machine(*wanted));
+                write!(f, "it is for {theirs}; this engine runs on {ours}")
+            }
             Self::NotShared { found } => write!(
                 f,
                 "it is ELF of type {found}; this engine loads shared objects (type 3)"
@@ -146,11 +148,40 @@ impl fmt::Display for Why {
                 f,
                 "it is cut off: its headers speak of {wanted} bytes, it has {found}"
             ),
-            Self::NoDescriptor => write!(
+            Self::NoDescriptor
+            | Self::BadDescriptor { .. }
+            | Self::Major { .. }
+            | Self::NeedsMinor { .. }
+            | Self::PanicAbort
+            | Self::Table { .. } => self.fmt_contract(f),
+            Self::Taken { what, by } => {
+                write!(
+                    f,
+                    "it brings {what}, which plugin '{by}' has; unload one of them"
+                )
+            }
+            Self::Crashed { how } => write!(
                 f,
-                "it has no descriptor (ELF note '{}'); this engine loads plugins built for its ABI {ours}",
-                abi::IOE_NOTE_SECTION
+                "it crashed a child process that tried to load it ({how}); it was not loaded here"
             ),
+            Self::TooSlow { deadline } => write!(
+                f,
+                "loading it took a child process longer than {} s; it was not loaded here",
+                deadline.as_secs_f32()
+            ),
+            Self::NotTried(error) => {
+                write!(f, "it could not be tried in a child process: {error}")
+            }
+            Self::Load { reason } => f.write_str(reason),
+        }
+    }
+}
+
+impl Why {
+    /// What the descriptor says, beside what this engine has.
+    fn fmt_contract(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ours = format!("{}.{}", abi::IOE_ABI_MAJOR, abi::IOE_ABI_MINOR);
+        match self {
             Self::BadDescriptor { reason } => {
                 write!(f, "its descriptor is not one of ABI {ours}: {reason}")
             }
@@ -175,22 +206,11 @@ impl fmt::Display for Why {
                 "its table '{table}' has {} bytes and hash {:016x}; here it has {} bytes and hash {:016x}",
                 found.0, found.1, wanted.0, wanted.1
             ),
-            Self::Taken { what, by } => {
-                write!(f, "it brings {what}, which plugin '{by}' has; unload one of them")
-            }
-            Self::Crashed { how } => write!(
+            _ => write!(
                 f,
-                "it crashed a child process that tried to load it ({how}); it was not loaded here"
+                "it has no descriptor (ELF note '{}'); this engine loads plugins built for its ABI {ours}",
+                abi::IOE_NOTE_SECTION
             ),
-            Self::TooSlow { deadline } => write!(
-                f,
-                "loading it took a child process longer than {} s; it was not loaded here",
-                deadline.as_secs_f32()
-            ),
-            Self::NotTried(error) => {
-                write!(f, "it could not be tried in a child process: {error}")
-            }
-            Self::Load { reason } => f.write_str(reason),
         }
     }
 }

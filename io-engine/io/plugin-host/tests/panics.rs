@@ -96,10 +96,7 @@ impl Device for Faulty {
 
     fn open_queue(&mut self) -> Result<Box<dyn QueueSeed>, OpenError> {
         panic_at(&self.at, "open_queue");
-        Ok(Box::new(FaultyQueue {
-            at: self.at.clone(),
-            held: Vec::new(),
-        }))
+        Ok(Box::new(FaultySeed(self.at.clone())))
     }
 
     fn resize(&mut self, _: Option<Blocks>) -> Result<Geometry, OpenError> {
@@ -114,10 +111,15 @@ impl Drop for Faulty {
     }
 }
 
-impl QueueSeed for FaultyQueue {
+struct FaultySeed(String);
+
+impl QueueSeed for FaultySeed {
     fn open(self: Box<Self>, _: &mut dyn Host, _: OwnerId) -> Result<Box<dyn Queue>, IoError> {
-        panic_at(&self.at, "start");
-        Ok(self)
+        panic_at(&self.0, "start");
+        Ok(Box::new(FaultyQueue {
+            at: self.0,
+            held: Vec::new(),
+        }))
     }
 }
 

@@ -1,43 +1,53 @@
 //! What is generated from the tables' source is current: `src/pins.rs` (sizes, offsets, hashes) and the C header.
 //!
-//! With `IOE_BLESS=1` in the environment the files are written instead, to be reviewed like any change of the contract.
+//! The ignored test `write` writes the files.
 
 mod header;
 mod model;
 mod pins;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn check(path: &Path, wanted: &str) {
-    if std::env::var_os("IOE_BLESS").is_some() {
-        std::fs::write(path, wanted).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        return;
-    }
-    let found = std::fs::read_to_string(path).unwrap_or_default();
-    if found == wanted {
-        return;
-    }
-    let line = found.lines().zip(wanted.lines()).position(|(a, b)| a != b);
-    panic!(
-        "{} is not what its source says (first difference in line {}). If the contract was meant to change: \
-         IOE_BLESS=1 cargo test -p abi --test generated",
-        path.display(),
-        line.map_or(found.lines().count().min(wanted.lines().count()), |at| at) + 1,
-    );
+/// The generated files and what they should hold.
+fn generated() -> [(PathBuf, String); 2] {
+    let model = model::Model::read(&root().join("src"));
+    [
+        (root().join("src/pins.rs"), pins::render(&model)),
+        (
+            root().join("include/io_engine_plugin.h"),
+            header::render(&root(), &model),
+        ),
+    ]
 }
 
 #[test]
 fn pins_and_header_are_current() {
-    let model = model::Model::read(&root().join("src"));
-    check(&root().join("src/pins.rs"), &pins::render(&model));
-    check(
-        &root().join("include/io_engine_plugin.h"),
-        &header::render(&root(), &model),
-    );
+    for (path, wanted) in generated() {
+        let found = std::fs::read_to_string(&path).unwrap_or_default();
+        if found == wanted {
+            continue;
+        }
+        let line = found.lines().zip(wanted.lines()).position(|(a, b)| a != b);
+        let shorter = found.lines().count().min(wanted.lines().count());
+        panic!(
+            "{} is not what its source says (first difference in line {}). If the contract was meant to change: \
+             cargo test -p abi --test generated -- --ignored write",
+            path.display(),
+            line.unwrap_or(shorter) + 1,
+        );
+    }
+}
+
+#[test]
+#[ignore = "writes the generated files, to be reviewed like any change of the contract"]
+fn write() {
+    for (path, wanted) in generated() {
+        std::fs::write(&path, wanted).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    }
 }
 
 #[test]

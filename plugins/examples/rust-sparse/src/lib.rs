@@ -22,7 +22,11 @@ use sdk::uri::DeviceUri;
 const PLUGIN: Plugin = Plugin {
     serves: "sparse",
     devices: Some(drivers),
-    ..Plugin::new("example-rust-sparse", env!("CARGO_PKG_VERSION"), "io-engine examples")
+    ..Plugin::new(
+        "example-rust-sparse",
+        env!("CARGO_PKG_VERSION"),
+        "io-engine examples",
+    )
 };
 
 // The one line that makes it loadable.
@@ -48,8 +52,9 @@ impl DeviceDriver for Driver {
     }
 
     fn open(&self, mut uri: DeviceUri) -> Result<Box<dyn Device>, OpenError> {
+        let what = uri.text().to_owned();
         let unsuitable = |reason: &str| OpenError::Unsuitable {
-            what: uri.text().to_owned(),
+            what: what.clone(),
             reason: reason.to_owned(),
         };
         let name = uri.path().trim_start_matches('/').to_owned();
@@ -194,7 +199,11 @@ impl SparseQueue {
 
     fn forget(&mut self, range: BlockRange) {
         let end = range.start.0 + range.count.0;
-        let numbers: Vec<u64> = self.contents.range(range.start.0..end).map(|(at, _)| *at).collect();
+        let numbers: Vec<u64> = self
+            .contents
+            .range(range.start.0..end)
+            .map(|(at, _)| *at)
+            .collect();
         for number in numbers {
             self.contents.remove(&number);
         }
@@ -255,7 +264,9 @@ impl Queue for SparseQueue {
         }])
     }
 
-    fn set_geometry(&mut self, _: Geometry) {}
+    fn set_geometry(&mut self, geometry: Geometry) {
+        self.blocks = geometry.blocks;
+    }
 
     fn close(&mut self, _: &mut dyn Host) {}
 }

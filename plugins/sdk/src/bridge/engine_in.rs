@@ -84,6 +84,7 @@ impl Services for Engine {
             faults: Arc::new(Faults::default()),
             services: None,
             remotes: None,
+            watch: Arc::default(),
         };
         // SAFETY: the engine gave the device away.
         unsafe { RemoteDevice::take_in(raw, origin) }

@@ -17,6 +17,7 @@ use super::host_out::Frame;
 use super::queue_in::Origin;
 use super::root::table_in;
 use super::text::{ask, lend, refusable, text};
+use super::watch::Mark;
 use crate::block::{Extent, Geometry, IoResult, OpenError};
 use crate::export::{
     Export, ExportDriver, ExportEvent, ExportSeed, ExportServer, ExportSettings, Volume, VolumeId,
@@ -197,6 +198,7 @@ impl ExportServer for RemoteServer {
             context: raw.context,
             calls,
             parcels: self.parcels,
+            mark: self.origin.watch.mark("export"),
             origin: self.origin.clone(),
             reasons: self.reasons.clone(),
             timer: None,
@@ -292,6 +294,7 @@ impl ExportSeed for RemoteSeat {
 /// A server's part behind a table, on its reactor.
 struct RemoteExport {
     context: *mut c_void,
+    mark: Arc<Mark>,
     calls: Calls,
     parcels: ParcelDrop,
     origin: Origin,
@@ -316,7 +319,10 @@ impl RemoteExport {
             inbox: None,
         };
         let (calls, context) = (&self.calls, self.context);
-        frame.lend(|host| call(calls, context, host))
+        self.mark.enter();
+        let done = frame.lend(|host| call(calls, context, host));
+        self.mark.leave();
+        done
     }
 
     /// Notes a panic of the plugin: the part does nothing any more.

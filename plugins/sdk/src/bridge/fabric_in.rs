@@ -16,6 +16,7 @@ use super::host_out::Frame;
 use super::queue_in::Origin;
 use super::root::table_in;
 use super::text::{ask, lend, refusable, text};
+use super::watch::Mark;
 use crate::block::OpenError;
 use crate::buf::{Buf, Payload, Segment};
 use crate::fabric::{Attached, ConnId, Fabric, FabricDriver, FabricEvent, FabricSettings, Parcel};
@@ -126,6 +127,7 @@ impl FabricDriver for RemoteFabricDriver {
             context: raw.context,
             calls,
             parcels: self.parcels,
+            mark: self.origin.watch.mark("fabric"),
             origin: self.origin.clone(),
             reasons: self.reasons.clone(),
             timer: None,
@@ -271,6 +273,7 @@ impl Calls {
 /// A transport behind a table, on its reactor.
 struct RemoteFabric {
     context: *mut c_void,
+    mark: Arc<Mark>,
     calls: Calls,
     parcels: ParcelDrop,
     origin: Origin,
@@ -297,7 +300,10 @@ impl RemoteFabric {
             inbox: None,
         };
         let (calls, context) = (&self.calls, self.context);
-        frame.lend(|host| call(calls, context, host))
+        self.mark.enter();
+        let done = frame.lend(|host| call(calls, context, host));
+        self.mark.leave();
+        done
     }
 
     /// Notes a panic of the plugin: the transport does nothing any more.

@@ -35,7 +35,9 @@ mod queue_in;
 mod queue_out;
 mod root;
 mod text;
+mod watch;
 
 pub use engine_out::EngineContext;
 pub use guard::Faults;
 pub use root::{Brought, Imported, enter, import, import_linked, note};
+pub use watch::{Blocked, Watch};

@@ -14,6 +14,7 @@ use super::convert::{
 };
 use super::guard::Faults;
 use super::host_out::{Frame, keep};
+use super::watch::{Mark, Watch};
 use crate::block::{Extent, Geometry, IoError, IoResult, IoTag, Op, Queue, QueueSeed, Submitted};
 use crate::buf::Payload;
 use crate::host::{FileDone, Host, OwnerId, Waker};
@@ -36,6 +37,7 @@ pub(super) struct Origin {
     pub(super) faults: Arc<Faults>,
     pub(super) services: Option<Arc<dyn Services>>,
     pub(super) remotes: Option<Arc<Remotes>>,
+    pub(super) watch: Arc<Watch>,
 }
 
 impl Origin {
@@ -137,6 +139,7 @@ impl QueueSeed for RemoteSeed {
         self.owns = false;
         let mut queue = Box::new(RemoteQueue {
             raw: self.raw,
+            mark: self.origin.watch.mark("queue"),
             calls: self.calls,
             inbox: Inbox {
                 slots: Slots::default(),
@@ -320,6 +323,7 @@ impl Inbox {
 /// A queue behind a table, on its reactor.
 struct RemoteQueue {
     raw: IoeQueue,
+    mark: Arc<Mark>,
     calls: Calls,
     inbox: Inbox,
     timer: Option<Instant>,
@@ -341,7 +345,9 @@ impl RemoteQueue {
             timer: &mut self.timer,
             inbox: Some(&mut self.inbox),
         };
+        self.mark.enter();
         let status = frame.lend(|host| call(context, host));
+        self.mark.leave();
         if status == IOE_PANICKED || status == -IOE_PANICKED {
             self.die();
         }

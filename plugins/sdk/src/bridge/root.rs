@@ -14,6 +14,7 @@ use super::fabric_in::RemoteFabricDriver;
 use super::fabric_out::FabricDriverCell;
 use super::guard::{Faults, Image};
 use super::queue_in::Origin;
+use super::watch::Watch;
 use crate::block::DeviceDriver;
 use crate::export::ExportDriver;
 use crate::fabric::FabricDriver;
@@ -214,6 +215,8 @@ pub struct Imported {
     pub brought: Brought,
     /// What it has broken since.
     pub faults: Arc<Faults>,
+    /// Its objects on reactors, to find a call that blocks.
+    pub watch: Arc<Watch>,
 }
 
 /// Calls a plugin's entry and takes in what it brings. `name` stands in log lines.
@@ -270,12 +273,14 @@ fn take_in(
         status => return Err(format!("its entry answered status {status}")),
     }
     let faults = Arc::new(Faults::default());
+    let watch = Arc::new(Watch::default());
     let origin = || Origin {
         name: name.into(),
         clock: context.clock(),
         faults: faults.clone(),
         services: Some(context.services().clone()),
         remotes: Some(context.remotes().clone()),
+        watch: watch.clone(),
     };
     let mut brought = Brought::default();
     // SAFETY: the plugin's lists are valid as long as the process, and so is what they hold.
@@ -293,7 +298,11 @@ fn take_in(
             brought.exports.push(Box::new(driver));
         }
     }
-    Ok(Imported { brought, faults })
+    Ok(Imported {
+        brought,
+        faults,
+        watch,
+    })
 }
 
 /// # Safety

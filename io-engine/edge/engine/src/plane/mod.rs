@@ -9,6 +9,7 @@
 mod calls;
 mod directory;
 mod persist;
+mod plugins;
 mod settings;
 mod shards;
 
@@ -22,6 +23,7 @@ use block::DeviceConfig;
 use nvme_target::{
     AllowedHosts, DeviceKey, NamespaceConfig, PersistedReservations, SubsystemConfig,
 };
+use plugin_host::PluginHost;
 use sdk::block::{Device, DeviceDriver, Geometry, Support};
 use sdk::uri::{DeviceUri, UriError};
 use tokio::sync::Mutex;
@@ -38,6 +40,7 @@ use crate::shard::{DeviceSetup, SubsystemSetup};
 use calls::{open_problem, shard_problem};
 use directory::Directory;
 pub use persist::ReservationStore;
+pub use plugins::{LINKED, linked};
 pub use shards::PlaneConfig;
 use shards::Shards;
 
@@ -85,11 +88,27 @@ impl Plane {
         config: PlaneConfig,
         reservations: Arc<dyn ReservationStore>,
     ) -> Result<Arc<Self>, Problem> {
+        Self::start_with(config, reservations, &linked(None, None))
+    }
+
+    /// Starts with the devices and the transport of these plugins.
+    ///
+    /// # Errors
+    /// As [`Plane::start`]; `Internal` when no plugin brings the transport `tcp`.
+    pub fn start_with(
+        config: PlaneConfig,
+        reservations: Arc<dyn ReservationStore>,
+        plugins: &PluginHost,
+    ) -> Result<Arc<Self>, Problem> {
         let directory = Arc::new(Directory::default());
         let device = config.device.clone();
-        let shards = Shards::start(config, Arc::clone(&directory), Arc::clone(&reservations))?;
-        let mut drivers = device_mem::drivers();
-        drivers.extend(device_uring::drivers());
+        let shards = Shards::start(
+            config,
+            Arc::clone(&directory),
+            Arc::clone(&reservations),
+            plugins,
+        )?;
+        let drivers = plugins.drivers();
         Ok(Arc::new(Self {
             shards,
             directory,

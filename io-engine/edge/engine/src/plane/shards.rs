@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use block::DeviceConfig;
 use nvme_target::{ControllerEvent, ControllerEventKind, TargetConfig};
+use plugin_host::PluginHost;
 use reactor::{DriverKind, Handle, Reactor, ReactorConfig, ReactorStats as Counters};
-use sdk::fabric::Fabric;
+use sdk::fabric::{FabricDriver, FabricSettings};
+use sdk::services::Services;
 use tokio::sync::oneshot;
-use transport_nvmf_tcp::{TcpConfig, TcpFabric};
+use transport_nvmf_tcp::TcpConfig;
 
 use super::directory::Directory;
 use super::persist::{self, ReservationStore};
@@ -24,6 +26,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const EXIT_PANIC: i32 = 101;
 /// Connections the kernel queues before they are accepted.
 const LISTEN_BACKLOG: u32 = 1024;
+
+/// The transport hosts come by.
+const TRANSPORT: &str = "tcp";
 
 /// What the reactors are built from. One reactor is started for each entry of `cpus`.
 #[derive(Clone)]
@@ -70,6 +75,7 @@ impl Shards {
         config: PlaneConfig,
         directory: Arc<Directory>,
         reservations: Arc<dyn ReservationStore>,
+        plugins: &PluginHost,
     ) -> Result<Self, Problem> {
         let internal = |what: &str, error: &dyn std::fmt::Display| {
             Problem::new(ProblemKind::Internal, format!("{what}: {error}"))
@@ -77,6 +83,11 @@ impl Shards {
         let (persist_handles, receiver) = channel();
         let persist = persist::start(reservations, receiver)
             .map_err(|error| internal("the reservation thread does not start", &error))?;
+        let Some(transport) = plugins.fabric(TRANSPORT) else {
+            let detail = format!("no plugin brings the transport '{TRANSPORT}'");
+            return Err(Problem::new(ProblemKind::Internal, detail));
+        };
+        let services = plugins.services("engine");
         let mut started = Vec::new();
         let mut threads = Vec::new();
         let mut listeners = Vec::new();
@@ -88,6 +99,8 @@ impl Shards {
                 config: config.clone(),
                 directory: Arc::clone(&directory),
                 persist: persist.clone(),
+                transport: Arc::clone(&transport),
+                services: Arc::clone(&services),
             };
             let thread = std::thread::Builder::new()
                 .name(format!("reactor-{index}"))
@@ -253,6 +266,8 @@ struct Seat {
     config: PlaneConfig,
     directory: Arc<Directory>,
     persist: SyncSender<PersistJob>,
+    transport: Arc<dyn FabricDriver>,
+    services: Arc<dyn Services>,
 }
 
 impl Seat {
@@ -298,7 +313,14 @@ impl Seat {
             }
         }
         let (counters, driver) = (reactor.stats(), reactor.driver());
-        let fabric: Box<dyn Fabric> = Box::new(TcpFabric::new(self.config.tcp.clone()));
+        let settings = fabric_settings(&self.config.tcp);
+        let fabric = self.transport.open(&settings, &self.services);
+        let fabric = fabric.map_err(|error| {
+            Problem::new(
+                ProblemKind::Internal,
+                format!("transport '{TRANSPORT}': {error}"),
+            )
+        })?;
         let (handles, handles_receiver) = channel();
         let surroundings = Box::new(Neighbours {
             directory: self.directory,
@@ -336,6 +358,20 @@ impl Seat {
                 handles,
             },
         ))
+    }
+}
+
+/// Limits of connections, in the words every transport knows.
+fn fabric_settings(tcp: &TcpConfig) -> FabricSettings {
+    let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+    FabricSettings {
+        connections_max: number(tcp.connections_max),
+        in_capsule_bytes: tcp.in_capsule_bytes,
+        transfer_bytes_max: tcp.transfer_bytes_max,
+        queue_depth: number(tcp.queue_depth),
+        header_digest: tcp.header_digest,
+        data_digest: tcp.data_digest,
+        handshake_timeout: tcp.handshake_timeout,
     }
 }
 

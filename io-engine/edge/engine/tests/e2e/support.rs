@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use block::DeviceConfig;
 use engine::control::dataplane::{DataPlane, DeviceHandle, NamespaceSpec, SubsystemSpec};
-use engine::plane::{Plane, PlaneConfig, ReservationStore};
+use engine::plane::{Plane, PlaneConfig, ReservationStore, linked};
 use io_engine_perf::{Client, ClientError, HostIdentity, SessionOptions, Target};
 use nvme_target::TargetConfig;
+use plugin_host::PluginHost;
 use reactor::{DriverChoice, ReactorConfig};
 use transport_nvmf_tcp::TcpConfig;
 use uuid::Uuid;
@@ -91,13 +92,21 @@ impl Rig {
     }
 
     pub(crate) fn with(config: PlaneConfig, records: Arc<Records>) -> Self {
+        Self::with_plugins(config, records, &linked(None, None))
+    }
+
+    pub(crate) fn with_plugins(
+        config: PlaneConfig,
+        records: Arc<Records>,
+        plugins: &PluginHost,
+    ) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .expect("a runtime");
-        let plane = Plane::start(config, Arc::clone(&records) as Arc<dyn ReservationStore>)
-            .expect("the plane starts");
+        let reservations = Arc::clone(&records) as Arc<dyn ReservationStore>;
+        let plane = Plane::start_with(config, reservations, plugins).expect("the plane starts");
         let directory = std::env::temp_dir().join(format!("engine-test-{}", Uuid::new_v4()));
         std::fs::create_dir_all(&directory).expect("a directory");
         Self {
