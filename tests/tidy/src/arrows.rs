@@ -73,13 +73,15 @@ impl Room {
         }
     }
 
-    /// Whether tests of this room may use code of `other`: what its code may use, and two things more.
+    /// Whether tests of this room may use code of `other`: what its code may use, and three things more.
     pub fn tests_may_use(self, other: Self) -> bool {
         match other {
             // Every kind of plugin proves itself with the kit, wherever it is tested from.
             Self::Conformance => matches!(self, Self::Plugin | Self::Io | Self::Edge),
             // The block layer and the reactor are tested with the devices that will stand behind them.
             Self::Plugin if self == Self::Io => true,
+            // A transport is tested with a device behind it.
+            Self::Plugin if self == Self::Plugin => true,
             _ => self.may_use(other),
         }
     }

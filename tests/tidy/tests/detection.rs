@@ -73,6 +73,10 @@ fn an_arrow_that_is_drawn_is_not() {
         0
     );
     assert_eq!(
+        verdict("plugins/transport-nbd", "plugins/device-mem", true),
+        0
+    );
+    assert_eq!(
         verdict("plugins/device-mem", "io-engine/io/reactor", true),
         1
     );
