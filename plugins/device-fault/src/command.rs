@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use sdk::services::Level;
+
 use crate::inject::{self, InjectError};
 use crate::limits::{COMMAND_TEXT_MAX, RULES_MAX};
 use crate::plan::TooManyRules;
@@ -111,7 +113,7 @@ pub(crate) fn parse_rule(text: &str, names: &[&str]) -> Result<Rule, CommandErro
     })
 }
 
-/// Obeys a command to the device with these names and answers it.
+/// Obeys a command to the device with these names and answers it. What changes something leaves a line in the log.
 ///
 /// # Errors
 /// Any [`CommandError`]; nothing has changed then.
@@ -140,6 +142,11 @@ pub(crate) fn obey(shared: &Shared, names: &[&str], text: &str) -> Result<String
         _ => return Err(CommandError::Unknown(word.to_owned())),
     };
     shared.count_command();
+    let line = format!(
+        "{}: '{text}' obeyed: {answer}",
+        names.first().unwrap_or(&"")
+    );
+    shared.services().log(Level::Info, &line);
     Ok(answer)
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sdk::block::{Capabilities, Device, DeviceDriver, Geometry, OpenError, QueueSeed};
-use sdk::services::{Level, Services};
+use sdk::services::Services;
 use sdk::uri::{DeviceUri, UriError};
 use units::{BlockRange, Blocks};
 
@@ -172,17 +172,9 @@ impl Device for FaultDevice {
 
     fn handle_command(&mut self, command: &str) -> Result<String, OpenError> {
         let names = [self.claim.name(), self.inner.name()];
-        match obey(&self.shared, &names, command) {
-            Ok(answer) => {
-                let name = self.claim.name();
-                let line = format!("{name}: '{}' obeyed", command.trim());
-                self.shared.services().log(Level::Info, &line);
-                Ok(answer)
-            }
-            Err(error) => Err(OpenError::Unsuitable {
-                what: format!("fault:///{} command", self.claim.name()),
-                reason: error.to_string(),
-            }),
-        }
+        obey(&self.shared, &names, command).map_err(|error| OpenError::Unsuitable {
+            what: format!("fault:///{} command", self.claim.name()),
+            reason: error.to_string(),
+        })
     }
 }

@@ -152,7 +152,7 @@ fn hex(text: &str) -> Option<u8> {
     is_hex.then(|| u8::from_str_radix(text, 16).ok()).flatten()
 }
 
-/// The device error for an NVMe status: NVMe Base 2.0c §4.6 (status code types and values).
+/// The device error for an NVMe status: NVMe Base 2.0c §3.3.3.2.1 (status field).
 fn error_of_status(sct: u8, sc: u8) -> Option<ErrorKind> {
     Some(match (sct, sc) {
         // Generic: Invalid Command Opcode, Data Transfer Error, Internal Error.

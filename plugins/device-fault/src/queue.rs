@@ -110,9 +110,9 @@ impl FaultQueue {
                     ..verdict
                 };
                 match self.hold(tag, Some(hit.rule), None, Next::Begin(op, rest)) {
-                    Ok(()) => Submitted::Pending,
-                    Err(Next::Begin(op, _)) => self.carry_out(host, tag, op, after, false),
-                    Err(Next::Answer(result, _)) => Submitted::Done(result),
+                    None => Submitted::Pending,
+                    Some(Next::Begin(op, _)) => self.carry_out(host, tag, op, after, false),
+                    Some(Next::Answer(result, _)) => Submitted::Done(result),
                 }
             }
             Fault::Error {
@@ -225,8 +225,8 @@ impl FaultQueue {
             return self.answer(tag, next);
         }
         match self.hold(tag, None, Some(after.delay), next) {
-            Ok(()) => None,
-            Err(next) => self.answer(tag, next),
+            None => None,
+            Some(next) => self.answer(tag, next),
         }
     }
 
@@ -239,27 +239,25 @@ impl FaultQueue {
             return Some(result);
         }
         match self.hold(tag, stuck, None, Next::Answer(result, None)) {
-            Err(Next::Answer(result, _)) => Some(result),
-            _ => None,
+            Some(Next::Answer(result, _)) => Some(result),
+            Some(Next::Begin(..)) | None => None,
         }
     }
 
-    /// Holds an operation, for a time or by a rule until it is let go.
-    ///
-    /// # Errors
-    /// Gives it back if too many are held, or if the rule is gone.
+    /// Holds an operation, for a time or by a rule until it is let go. Gives it back if too many are held, or if the rule
+    /// is gone.
     fn hold(
         &mut self,
         tag: IoTag,
         rule: Option<u32>,
         wait: Option<Duration>,
         next: Next,
-    ) -> Result<(), Next> {
+    ) -> Option<Next> {
         if self.held.is_full() {
-            return Err(next);
+            return Some(next);
         }
         let Some(number) = self.shared.with(|state| state.plan.hold(rule)) else {
-            return Err(next);
+            return Some(next);
         };
         self.shared.add_held();
         let waiting = Waiting {
@@ -269,7 +267,7 @@ impl FaultQueue {
             next,
         };
         self.held.hold(self.now, wait, waiting);
-        Ok(())
+        None
     }
 
     /// An operation held so far goes on.
@@ -347,9 +345,9 @@ impl Queue for FaultQueue {
         }
         self.shared.services().count("hits_delay", 1);
         match self.hold(tag, None, Some(wait), Next::Begin(op, verdict)) {
-            Ok(()) => Submitted::Pending,
-            Err(Next::Begin(op, verdict)) => self.begin(host, tag, op, verdict),
-            Err(Next::Answer(result, _)) => Submitted::Done(result),
+            None => Submitted::Pending,
+            Some(Next::Begin(op, verdict)) => self.begin(host, tag, op, verdict),
+            Some(Next::Answer(result, _)) => Submitted::Done(result),
         }
     }
 

@@ -42,7 +42,7 @@ fn a_uri_is_the_rule_it_says() {
     }
 }
 
-/// NVMe Base 2.0c §4.6.
+/// NVMe Base 2.0c §3.3.3.2.1.
 #[test]
 fn an_nvme_status_is_the_error_the_target_answers_it_for() {
     for (codes, kind) in [
