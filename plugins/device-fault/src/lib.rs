@@ -10,11 +10,11 @@
 //!
 //! Invariants:
 //! - Which operation a rule hits follows from the rules, their seeds and the order and time of the operations, from nothing
-//!   else ([`plan`]).
+//!   else (module `plan`).
 //! - Every operation completes once, a stuck one when it is let go. Closing a queue drops what it holds back.
 //! - Without a rule and with nothing in the overlay, an operation costs one atomic load more.
 //! - A block in the overlay is written below by its write-out only, so that a later write never loses against an earlier
-//!   one ([`overlay`]).
+//!   one (module `overlay`).
 //! - Its own files, sockets, threads: none. File completions are all of the device below.
 //!
 //! The device says that it has a volatile cache, whatever the one below says: a rule that loses writes may come at any
