@@ -78,10 +78,9 @@ impl Room {
         match other {
             // Every kind of plugin proves itself with the kit, wherever it is tested from.
             Self::Conformance => matches!(self, Self::Plugin | Self::Io | Self::Edge),
-            // The block layer and the reactor are tested with the devices that will stand behind them.
-            Self::Plugin if self == Self::Io => true,
-            // A transport is tested with a device behind it.
-            Self::Plugin if self == Self::Plugin => true,
+            // The block layer and the reactor are tested with the devices that will stand behind them, a device that
+            // stands on others with those others.
+            Self::Plugin if matches!(self, Self::Io | Self::Plugin) => true,
             _ => self.may_use(other),
         }
     }

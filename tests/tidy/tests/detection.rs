@@ -39,6 +39,7 @@ fn an_arrow_not_drawn_is_found() {
         ("io-engine/io/block", "plugins/device-mem"),
         ("plugins/device-mem", "io-engine/io/reactor"),
         ("plugins/device-mem", "plugins/device-uring"),
+        ("plugins/device-fault", "plugins/device-mem"),
         ("plugins/sdk", "io-engine/core/target"),
         ("plugins/abi", "io-engine/wire/units"),
         ("plugins/device-mem", "plugins/abi"),
@@ -81,6 +82,10 @@ fn an_arrow_that_is_drawn_is_not() {
         1
     );
     assert_eq!(verdict("io-engine/io/block", "plugins/device-mem", true), 0);
+    assert_eq!(
+        verdict("plugins/device-fault", "plugins/device-mem", true),
+        0
+    );
 }
 
 #[test]
