@@ -82,7 +82,7 @@ impl After {
                     .for_each(|piece| bytes.extend_from_slice(piece));
                 self.alter_bytes(size, &mut bytes);
                 let len = bytes.len();
-                let copy: Arc<Chunk> = Arc::new(bytes.into_boxed_slice());
+                let copy: Arc<Chunk> = Arc::new(Chunk::from(bytes.into_boxed_slice()));
                 match Segment::new(copy, 0, len) {
                     Some(segment) => Payload::Lent(Segments::from_iter([segment])),
                     // More than 4 GiB in one read: no device is asked for that.

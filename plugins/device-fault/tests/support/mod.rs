@@ -193,7 +193,7 @@ impl SlabQueue {
                     buf.copy_from_slice(bytes);
                     return Ok(Some(Payload::Buf(buf)));
                 }
-                let chunk: Arc<Chunk> = Arc::new(bytes.into());
+                let chunk: Arc<Chunk> = Arc::new(Box::<[u8]>::from(bytes).into());
                 let len = chunk.len();
                 medium.lent = Some(chunk.clone());
                 let segment = Segment::new(chunk, 0, len).unwrap();

@@ -253,6 +253,9 @@ impl Host for SocketHost {
         }
     }
 
+    // NBD knows no last words: a connection is closed, never half of it.
+    fn end_stream(&mut self, _: StreamId) {}
+
     fn close_stream(&mut self, stream: StreamId) {
         drop(self.detach_stream(stream));
     }
