@@ -63,8 +63,7 @@ async fn serve(
     }
     let reservations: Arc<dyn ReservationStore> = Arc::<Store>::clone(&store);
     let plugins = plugins::start(config)?;
-    let plane = PlaneConfig::new(config, VERSION);
-    let plane = Plane::start_from(plane, reservations, &plugins);
+    let plane = Plane::start_from(PlaneConfig::new(config, VERSION), reservations, &plugins);
     let plane = plane.map_err(|problem| reactors_failed(config, &problem))?;
     let data_plane: Arc<dyn DataPlane> = Arc::<Plane>::clone(&plane);
     let engine = Engine::start(Arc::clone(&store), data_plane, options(config)).await;
