@@ -13,13 +13,16 @@ use sdk::block::IoError;
 use sdk::buf::{Chunk, Segment, Segments};
 use sdk::memory;
 
-use crate::limits::{CHUNK_BYTES, FRESH_CHUNKS_MAX, INLINE_FREE_CHUNKS_MAX, SPARE_CHUNKS_MAX};
+use crate::limits::{
+    CHUNK_BYTES, FRESH_CHUNKS_MAX, INLINE_FREE_CHUNKS_MAX, REPLACED_CHUNKS_MAX, SPARE_CHUNKS_MAX,
+};
 
 /// A table of chunks. Offsets and lengths are bytes; the caller keeps them within [`Chunks::len`].
 pub(crate) struct Chunks {
     table: Vec<Option<Arc<Chunk>>>,
     zeroes: Arc<Chunk>,
-    /// Chunks replaced while lent; one whose readers are gone serves the next copy without an allocation.
+    /// Chunks replaced while lent, while their readers hold them; some whose readers are gone serve the next copies without an
+    /// allocation.
     spares: Vec<Arc<Chunk>>,
     /// Chunks of zeroes nobody has used yet, or that were given back.
     fresh: Vec<Chunk>,
@@ -58,7 +61,13 @@ impl Chunks {
 
     /// Lends `len` bytes from `offset`. Allocates only for more than two chunks.
     #[inline]
-    pub(crate) fn lend(&self, offset: u64, len: usize) -> Segments {
+    pub(crate) fn lend(&mut self, offset: u64, len: usize) -> Segments {
+        if self.spares.len() >= REPLACED_CHUNKS_MAX {
+            self.sweep_spares();
+            if self.spares.len() >= REPLACED_CHUNKS_MAX {
+                return self.lend_copy(offset, len);
+            }
+        }
         let mut segments = Segments::new();
         for part in parts(offset, len) {
             let chunk = self.table[part.index].as_ref().unwrap_or(&self.zeroes);
@@ -69,6 +78,15 @@ impl Chunks {
             segments.push(segment);
         }
         segments
+    }
+
+    /// Lends a copy that no write has to leave alone.
+    #[cold]
+    fn lend_copy(&self, offset: u64, len: usize) -> Segments {
+        let mut copy = vec![0; len].into_boxed_slice();
+        self.read(offset, &mut copy);
+        let segment = Segment::new(Arc::new(Chunk::from(copy)), 0, len);
+        Segments::from_iter(segment)
     }
 
     /// Copies from `offset` into `target`.
@@ -165,10 +183,21 @@ impl Chunks {
             }
         };
         self.table[index] = Some(copy);
-        if self.spares.len() < SPARE_CHUNKS_MAX {
-            self.spares.push(old);
+        self.spares.push(old);
+        if self.spares.len() > SPARE_CHUNKS_MAX {
+            self.sweep_spares();
         }
         Ok(())
+    }
+
+    /// Frees replaced chunks whose readers are gone, but for some.
+    fn sweep_spares(&mut self) {
+        let mut unused = 0;
+        self.spares.retain_mut(|spare| {
+            let is_unused = Arc::get_mut(spare).is_some();
+            unused += usize::from(is_unused);
+            !is_unused || unused <= SPARE_CHUNKS_MAX
+        });
     }
 
     fn copy_of(&mut self, contents: &Chunk) -> Result<Arc<Chunk>, IoError> {

@@ -17,6 +17,11 @@ pub(crate) const NAME_LEN_MAX: usize = 200;
 /// Replaced chunks kept for the next copy on write; more are freed when their last reader drops them.
 pub(crate) const SPARE_CHUNKS_MAX: usize = 16;
 
+/// Replaced chunks that readers still hold, from which on reads are lent copies of their own instead of chunks: a host that
+/// reads and does not take its data, while it writes, holds 32 MiB this way, one version of what it had been lent, and what
+/// its reads are charged for.
+pub(crate) const REPLACED_CHUNKS_MAX: usize = 256;
+
 /// Chunks of zeroes kept for the next write to a place that has none; further ones are unmapped with their areas.
 pub(crate) const FRESH_CHUNKS_MAX: usize = 64;
 

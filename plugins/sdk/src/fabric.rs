@@ -162,9 +162,9 @@ pub trait Fabric {
     /// Sends what is queued and resumes connections that waited for buffers. Once a turn.
     fn flush(&mut self, host: &mut dyn Host);
 
-    /// Bytes of the buffers given to [`Fabric::respond`] on a connection that were sent since this was asked last; the buffers
-    /// have gone back to the arena. Segments a device lent do not count. A connection that ends tells no more: its buffers
-    /// go back by themselves.
+    /// Bytes of the payloads given to [`Fabric::respond`] on a connection that were sent since this was asked last; buffers have
+    /// gone back to the arena, lent segments to their device. A connection that ends tells no more: what it held goes back by
+    /// itself.
     fn poll_sent(&mut self) -> Option<(ConnId, usize)>;
 
     /// Closes a connection after sending what is queued, as far as the socket takes it in a bounded time. The name is

@@ -18,6 +18,8 @@ use slab::Slab;
 
 /// Payload outstanding from which on it is received straight into its buffer.
 const DIRECT_MIN: usize = 16 << 10;
+/// Commands an admin queue may have outstanding, whatever I/O queues may (NVMe Base 2.0c: 4096 at most; the target grants 256).
+const ADMIN_QUEUE_ENTRIES_MAX: usize = 256;
 /// Bytes staged behind a direct receive, and while large data is expected: the next header, and little of its data.
 const STAGED_BESIDE_DIRECT: usize = 512;
 
@@ -98,7 +100,7 @@ impl Connection {
             maxh2cdata: config.transfer_bytes_max,
             header_digest: config.header_digest,
             data_digest: config.data_digest,
-            commands_max: config.queue_depth,
+            commands_max: config.queue_depth.max(ADMIN_QUEUE_ENTRIES_MAX),
             handshake_timeout: config.handshake_timeout,
             progress_timeout: config.progress_timeout,
         };
@@ -404,13 +406,13 @@ impl Connection {
             None => self.core.submit_response(cqe),
             Some(payload) => {
                 let len = payload.len() as u32;
-                self.unsent_bytes += own_bytes(&payload);
+                self.unsent_bytes += payload.len();
                 let token = self.sending.insert(payload);
                 if !self
                     .core
                     .submit_data(cqe, len, DataToken(token as u32), implicit)
                 {
-                    self.unsent_bytes -= own_bytes(&self.sending.remove(token));
+                    self.unsent_bytes -= self.sending.remove(token).len();
                 }
             }
         }
@@ -451,13 +453,5 @@ impl Connection {
             sending.try_remove(token.0 as usize);
         });
         self.unsent_bytes = 0;
-    }
-}
-
-/// Bytes of a payload that are the engine's own buffer.
-pub(crate) fn own_bytes(payload: &Payload) -> usize {
-    match payload {
-        Payload::Buf(buf) => buf.len(),
-        Payload::Lent(_) => 0,
     }
 }

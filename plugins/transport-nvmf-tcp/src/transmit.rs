@@ -7,7 +7,7 @@ use sdk::buf::Payload;
 use sdk::host::{Host, StreamError};
 use smallvec::SmallVec;
 
-use crate::connection::{Connection, own_bytes};
+use crate::connection::Connection;
 
 /// Pieces of one gathered send; 128 commands with data at a time.
 const PIECES_MAX: usize = 256;
@@ -52,7 +52,7 @@ pub(crate) fn send(connection: &mut Connection, host: &mut dyn Host) -> Sent {
                 let (sending, unsent) = (&mut connection.sending, &mut connection.unsent_bytes);
                 connection.core.handle_sent(sent, |token| {
                     if let Some(payload) = sending.try_remove(token.0 as usize) {
-                        *unsent -= own_bytes(&payload);
+                        *unsent -= payload.len();
                     }
                 });
             }

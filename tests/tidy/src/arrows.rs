@@ -32,6 +32,8 @@ pub enum Room {
     Plugin,
     /// `dylib/` beside a plugin: the plugin as a file to be loaded.
     Loadable,
+    /// `format` and `core` of a plugin in `plugins/<plugin>/`: what it decides, without effects.
+    PluginCore,
     /// `tests/` and `xtask/`, which may use everything.
     Tools,
 }
@@ -40,6 +42,9 @@ impl Room {
     /// Room of a crate whose manifest lies in `directory`, relative to the workspace; `None` for an unknown place.
     pub fn of(directory: &str) -> Option<Self> {
         let mut parts = directory.split('/');
+        if let ["plugins", _, "format" | "core"] = *directory.split('/').collect::<Vec<_>>() {
+            return Some(Self::PluginCore);
+        }
         match (parts.next()?, parts.next()) {
             ("plugins", Some(_)) if parts.next() == Some("dylib") => Some(Self::Loadable),
             ("plugins", Some("abi")) => Some(Self::Abi),
@@ -58,13 +63,17 @@ impl Room {
 
     /// Whether code of this room may use code of `other`.
     pub fn may_use(self, other: Self) -> bool {
-        use Room::{Abi, Conformance, Core, Edge, Io, Loadable, Plugin, Proto, Sdk, Tools, Wire};
+        use Room::{
+            Abi, Conformance, Core, Edge, Io, Loadable, Plugin, PluginCore, Proto, Sdk, Tools, Wire,
+        };
         match self {
             Proto | Abi => false,
             Wire => other == Wire,
             Core => matches!(other, Wire | Core),
             Sdk => matches!(other, Wire | Abi),
-            Conformance | Plugin => matches!(other, Wire | Core | Sdk),
+            Conformance => matches!(other, Wire | Core | Sdk),
+            Plugin => matches!(other, Wire | Core | Sdk | PluginCore),
+            PluginCore => matches!(other, Wire | PluginCore),
             Loadable => matches!(other, Sdk | Plugin),
             Io => matches!(other, Wire | Core | Abi | Sdk | Io),
             // The program runs the kit on plugins of others; what is loaded is nobody's dependency.
@@ -86,7 +95,10 @@ impl Room {
 
     /// Whether third-party crates in this room need an entry in [`THIRD_PARTY`].
     pub fn is_guarded(self) -> bool {
-        matches!(self, Self::Wire | Self::Core | Self::Abi | Self::Sdk)
+        matches!(
+            self,
+            Self::Wire | Self::Core | Self::Abi | Self::Sdk | Self::PluginCore
+        )
     }
 }
 
@@ -96,6 +108,11 @@ pub const THIRD_PARTY: &[(&str, &str, &str)] = &[
         "nvme-tcp-pdu",
         "crc32c",
         "the digest of NVMe/TCP with the processor's instruction; no system call, no state",
+    ),
+    (
+        "pool-format",
+        "crc32c",
+        "the check over every structure on disk, with the processor's instruction; no system call, no state",
     ),
     (
         "sdk",

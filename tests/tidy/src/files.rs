@@ -123,7 +123,7 @@ pub fn machine_paths(files: &[SourceFile]) -> Vec<String> {
     lines_with(files.iter(), &words, "a path of one machine")
 }
 
-/// Clocks, threads, files, sockets and globals in the rooms that decide: `wire` and `core`, outside of their tests.
+/// Clocks, threads, files, sockets and globals in the rooms that decide: `wire`, `core` and the pool's, outside of their tests.
 pub fn effects_in_pure_rooms(files: &[SourceFile]) -> Vec<String> {
     const EFFECTS: [&str; 10] = [
         "Instant::now",
@@ -138,8 +138,10 @@ pub fn effects_in_pure_rooms(files: &[SourceFile]) -> Vec<String> {
         "thread_local!",
     ];
     let is_pure = |file: &&SourceFile| {
-        let room =
-            file.path.starts_with("io-engine/wire/") || file.path.starts_with("io-engine/core/");
+        let room = file.path.starts_with("io-engine/wire/")
+            || file.path.starts_with("io-engine/core/")
+            || file.path.starts_with("plugins/pool-native/format/")
+            || file.path.starts_with("plugins/pool-native/core/");
         room && file.is_rust() && !file.is_test()
     };
     let mut findings = Vec::new();

@@ -45,6 +45,9 @@ fn an_arrow_not_drawn_is_found() {
         ("plugins/device-mem/dylib", "io-engine/io/reactor"),
         ("io-engine/edge/engine", "plugins/device-mem/dylib"),
         ("io-engine/wire/units", "plugins/abi"),
+        ("plugins/pool-native/core", "plugins/sdk"),
+        ("plugins/pool-native/core", "io-engine/core/target"),
+        ("io-engine/io/block", "plugins/pool-native/core"),
         ("proto", "io-engine/wire/units"),
         ("io-engine/edge/engine", "xtask"),
         ("io-engine/io/reactor", "plugins/conformance"),
@@ -64,6 +67,9 @@ fn an_arrow_that_is_drawn_is_not() {
         ("plugins/device-mem/dylib", "plugins/device-mem"),
         ("io-engine/edge/engine", "plugins/device-mem"),
         ("plugins/transport-nvmf-tcp", "io-engine/core/nvme-tcp"),
+        ("plugins/pool-native/core", "plugins/pool-native/format"),
+        ("plugins/pool-native/core", "io-engine/wire/units"),
+        ("plugins/pool-native/plugin", "plugins/pool-native/core"),
         ("tests/vm", "io-engine/edge/engine"),
     ] {
         assert_eq!(verdict(from, to, false), 0, "{from} -> {to}");

@@ -153,7 +153,8 @@ impl Controller {
         assert!(config.maxh2cdata <= TRANSFER_LEN_MAX && config.in_capsule_max <= TRANSFER_LEN_MAX);
         Self {
             link: Link::new(Role::Controller, now + config.handshake_timeout),
-            in_capsule_max: config.in_capsule_max.max(ADMIN_IN_CAPSULE_MAX),
+            // Until it has connected, nobody knows whose memory its data takes; Connect carries 1024 bytes.
+            in_capsule_max: ADMIN_IN_CAPSULE_MAX,
             c2h_data_offset: data_offset(PduType::C2hData, Digests::default(), 4),
             rx: Receive::new(),
             capsule: Sqe::zeroed(),

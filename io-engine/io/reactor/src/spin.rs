@@ -23,8 +23,11 @@ const CONTENTION_STALE: Duration = Duration::from_millis(50);
 /// Waiting for the CPU below this is noise: interrupts, kernel threads, the wake itself.
 const CONTENTION_NOISE: Duration = Duration::from_micros(100);
 
-/// How long to sleep promptly after contention was seen.
-const CONTENTION_REST: Duration = Duration::from_millis(100);
+/// How long to sleep promptly after contention was seen: twice as long each time it is seen again, half as long after each
+/// period without. A kernel thread that passes costs a few milliseconds of spinning; a program that stays keeps its CPU but
+/// for a fiftieth.
+const CONTENTION_REST_MIN: Duration = Duration::from_millis(4);
+const CONTENTION_REST_MAX: Duration = Duration::from_millis(100);
 
 /// Weight of the newest gap in the mean: one eighth, so that about eight arrivals decide.
 const GAP_SHIFT: u32 = 3;
@@ -36,6 +39,8 @@ pub(crate) struct Spin {
     last_arrival: Instant,
     gap_ns_mean: u64,
     resting_until: Option<Instant>,
+    /// How long the next rest is.
+    rest: Duration,
     scheduler: Option<RunDelay>,
     read_at: Instant,
     read_delay: Duration,
@@ -60,6 +65,7 @@ impl Spin {
             last_arrival: now,
             gap_ns_mean: u64::MAX >> GAP_SHIFT,
             resting_until: None,
+            rest: CONTENTION_REST_MIN,
             scheduler,
             read_at: now,
             read_delay,
@@ -123,8 +129,9 @@ impl Spin {
         self.read_delay = delay;
         let contended = is_contention(waited, elapsed);
         if contended {
-            self.resting_until = Some(now + CONTENTION_REST);
+            self.resting_until = Some(now + self.rest);
         }
+        self.rest = next_rest(self.rest, contended);
         contended
     }
 }
@@ -133,6 +140,14 @@ impl Spin {
 /// the CPU for a slice of milliseconds, so a tenth is a clear sign; a single interrupt or wake is far below.
 fn is_contention(waited: Duration, elapsed: Duration) -> bool {
     elapsed < CONTENTION_STALE && waited >= CONTENTION_NOISE && waited * 10 >= elapsed
+}
+
+fn next_rest(rest: Duration, contended: bool) -> Duration {
+    if contended {
+        (rest * 2).min(CONTENTION_REST_MAX)
+    } else {
+        (rest / 2).max(CONTENTION_REST_MIN)
+    }
 }
 
 /// The scheduler's account of how long this thread was ready but did not run.
@@ -216,6 +231,20 @@ mod tests {
         assert!(!is_contention(us(199), period));
         assert!(!is_contention(us(90), us(100)), "noise");
         assert!(!is_contention(us(40_000), us(60_000)), "stale");
+    }
+
+    #[test]
+    fn rests_grow_while_somebody_stays_and_shrink_when_it_is_gone() {
+        let mut rest = CONTENTION_REST_MIN;
+        for _ in 0..10 {
+            rest = next_rest(rest, true);
+        }
+        assert_eq!(rest, CONTENTION_REST_MAX);
+        assert_eq!(next_rest(rest, false), CONTENTION_REST_MAX / 2);
+        for _ in 0..10 {
+            rest = next_rest(rest, false);
+        }
+        assert_eq!(rest, CONTENTION_REST_MIN);
     }
 
     #[test]

@@ -85,3 +85,24 @@ fn a_disk_with_much_memory_shrinks_at_once() {
     chunks.resize(CHUNK).unwrap();
     assert_eq!(chunks.allocated(), 1);
 }
+
+/// A host reads all, takes nothing, and writes: it is lent copies once it pins too much, and everything is right after.
+#[test]
+fn readers_that_take_nothing_pin_a_bounded_number_of_replaced_chunks() {
+    let mut chunks = Chunks::new(4 * CHUNK);
+    let mut held = Vec::new();
+    for round in 0..200u8 {
+        for index in 0..4 {
+            held.push((round, chunks.lend(index * CHUNK, 512)));
+            chunks.write(index * CHUNK, &[round + 1; 512]).unwrap();
+        }
+        assert!(chunks.spares.len() <= REPLACED_CHUNKS_MAX + 4);
+    }
+    for (round, lent) in &held {
+        assert!(lent.iter().all(|part| **part == [*round; 512]));
+    }
+    drop(held);
+    drop(chunks.lend(0, 512));
+    assert!(chunks.spares.len() <= SPARE_CHUNKS_MAX);
+    assert!(contents(&chunks, 0, 512) == [200; 512]);
+}

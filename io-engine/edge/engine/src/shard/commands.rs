@@ -15,6 +15,14 @@ use units::BlockRange;
 use super::admission::PeerId;
 use super::{PersistJob, Shard};
 
+/// The memory a step takes.
+struct Need {
+    cmd: CmdId,
+    len: usize,
+    /// The device lends it: charged like a buffer, and none is taken from the arena.
+    lent: bool,
+}
+
 /// What the engine holds for one command.
 #[derive(Default)]
 struct Held {
@@ -183,9 +191,9 @@ impl Shard {
         }
     }
 
-    /// A step that may need a buffer: performed if there is one, else queued.
+    /// A step that may need memory: performed if there is some, else queued.
     fn perform_step(&mut self, step: Output) {
-        let Some((cmd, len)) = self.buffer_needed(&step) else {
+        let Some(Need { cmd, len, lent }) = self.memory_needed(&step) else {
             return;
         };
         if len == 0 {
@@ -196,8 +204,12 @@ impl Shard {
             return;
         };
         let may = !self.admission.is_waiting() && self.admission.may_take(peer, len);
-        match if may { self.reactor.alloc(len) } else { None } {
-            Some(buf) => self.start_charged(cmd, peer, step, buf),
+        match if may {
+            self.take_memory(len, lent)
+        } else {
+            None
+        } {
+            Some(buf) => self.start_charged(cmd, peer, step, len, buf),
             None => {
                 self.commands.of(cmd).waiting_since = Some(self.reactor.now());
                 self.admission.wait(peer, len, step);
@@ -209,11 +221,13 @@ impl Shard {
     pub(super) fn retry_waiting(&mut self) -> bool {
         let mut served = false;
         while let Some(waiting) = self.admission.next_eligible() {
-            let Some((cmd, _)) = self.buffer_needed(&waiting.step) else {
+            let Some(Need { cmd, lent, .. }) = self.memory_needed(&waiting.step) else {
                 continue;
             };
-            match self.reactor.alloc(waiting.len) {
-                Some(buf) => self.start_charged(cmd, waiting.peer, waiting.step, buf),
+            match self.take_memory(waiting.len, lent) {
+                Some(buf) => {
+                    self.start_charged(cmd, waiting.peer, waiting.step, waiting.len, buf);
+                }
                 None => {
                     self.admission.put_back(waiting);
                     return served;
@@ -224,19 +238,34 @@ impl Shard {
         served
     }
 
-    fn start_charged(&mut self, cmd: CmdId, peer: PeerId, step: Output, buf: Buf) {
-        self.admission.charge(peer, buf.len());
-        let held = self.commands.of(cmd);
-        held.charged += buf.len();
-        let waited = held.end_wait(self.reactor.now());
-        held.waits.buffer_us = held.waits.buffer_us.saturating_add(waited);
-        self.start_step(step, Some(buf));
+    /// A buffer, or none where the device lends its memory; `None` while the arena has none.
+    fn take_memory(&mut self, len: usize, lent: bool) -> Option<Option<Buf>> {
+        if lent {
+            return Some(None);
+        }
+        self.reactor.alloc(len).map(Some)
     }
 
-    /// The command of a step and the bytes it needs; `None` if the command is gone.
-    fn buffer_needed(&mut self, step: &Output) -> Option<(CmdId, usize)> {
-        let (cmd, len) = match step {
-            Output::Fetch { cmd, len, .. } => (*cmd, *len as usize),
+    fn start_charged(
+        &mut self,
+        cmd: CmdId,
+        peer: PeerId,
+        step: Output,
+        len: usize,
+        buf: Option<Buf>,
+    ) {
+        self.admission.charge(peer, len);
+        let held = self.commands.of(cmd);
+        held.charged += len;
+        let waited = held.end_wait(self.reactor.now());
+        held.waits.buffer_us = held.waits.buffer_us.saturating_add(waited);
+        self.start_step(step, buf);
+    }
+
+    /// What a step needs; `None` if its command is gone.
+    fn memory_needed(&mut self, step: &Output) -> Option<Need> {
+        let (cmd, (len, lent)) = match step {
+            Output::Fetch { cmd, len, .. } => (*cmd, (*len as usize, false)),
             Output::Io {
                 cmd,
                 device,
@@ -245,10 +274,10 @@ impl Shard {
             } => (
                 *cmd,
                 self.devices
-                    .read_buffer_len(*device, *range)
+                    .read_memory(*device, *range)
                     .unwrap_or_default(),
             ),
-            Output::Io { cmd, .. } => (*cmd, 0),
+            Output::Io { cmd, .. } => (*cmd, (0, false)),
             Output::Respond { .. }
             | Output::Release { .. }
             | Output::Disconnect { .. }
@@ -257,7 +286,9 @@ impl Shard {
             | Output::Persist { .. }
             | Output::Event(_) => return None,
         };
-        self.commands.is_current(cmd).then_some((cmd, len))
+        self.commands
+            .is_current(cmd)
+            .then_some(Need { cmd, len, lent })
     }
 
     fn start_step(&mut self, step: Output, buf: Option<Buf>) {
@@ -452,16 +483,14 @@ impl Shard {
         }
     }
 
-    /// What was read for `cmd`. A buffer stays charged until the host has it: one that does not read holds its share, and no
-    /// more.
+    /// What was read for `cmd`. It stays charged until the host has it, lent memory too, which its device cannot write or free
+    /// meanwhile: one that does not read holds its share, and no more.
     fn take_reply(&mut self, conn: ConnId, cmd: CmdId) -> Option<Payload> {
         let held = self.commands.of(cmd);
         let reply = held.reply.take()?;
-        if let Payload::Buf(buf) = &reply {
-            let len = buf.len().min(held.charged);
-            held.charged -= len;
-            self.connections.add_unsent(conn, len);
-        }
+        let len = reply.len().min(held.charged);
+        held.charged -= len;
+        self.connections.add_unsent(conn, len);
         Some(reply)
     }
 

@@ -225,16 +225,11 @@ impl Devices {
         }
     }
 
-    /// Bytes of the buffer a read of `range` needs; `None` if the device lends its own or is gone.
-    pub(super) fn read_buffer_len(&self, key: DeviceKey, range: BlockRange) -> Option<usize> {
+    /// Bytes of memory a read of `range` takes, and whether the device lends them; `None` if it is gone.
+    pub(super) fn read_memory(&self, key: DeviceKey, range: BlockRange) -> Option<(usize, bool)> {
         let slot = self.slot(key.0 as usize)?;
-        if slot.lends_reads {
-            return None;
-        }
-        range
-            .count
-            .bytes(slot.geometry.block_size)
-            .and_then(|bytes| usize::try_from(bytes).ok())
+        let bytes = range.count.bytes(slot.geometry.block_size)?;
+        Some((usize::try_from(bytes).ok()?, slot.lends_reads))
     }
 
     /// Starts a request; `tag` comes back with its completion.

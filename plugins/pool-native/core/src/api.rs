@@ -1,0 +1,345 @@
+//! What goes into and comes out of a pool.
+
+use core::fmt;
+
+use pool_format::{Malformed, Uuid};
+
+/// Names a host operation; chosen by the driver, given back with the answer.
+pub type Tag = u64;
+
+/// Bounds of memory and time. All are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Operations taken at once; more are answered [`PoolError::Busy`].
+    pub operations_max: usize,
+    /// Changes held in the overlay before a checkpoint begins; writes wait at twice as many.
+    pub overlay_max: usize,
+    /// Tree nodes kept in memory, 4 KiB each.
+    pub nodes_max: usize,
+    /// Integrity pages of sealed regions kept in memory, 4 KiB each.
+    pub pages_max: usize,
+    /// Regions open at once, 4 KiB each; another first write waits until some are sealed.
+    pub regions_open_max: usize,
+    /// Longest time between a change and the pool's own flush, in milliseconds.
+    pub flush_interval_ms: u64,
+    /// How long a write waits for space before it fails, in milliseconds.
+    pub space_wait_ms: u64,
+    /// Maps based on each other before a checkpoint is forced.
+    pub bases_max: usize,
+    /// Free slabs only metadata may take; at least 2.
+    pub reserve_slabs: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            operations_max: 256,
+            overlay_max: 16_384,
+            nodes_max: 40_960,
+            pages_max: 8192,
+            regions_open_max: 1024,
+            flush_interval_ms: 1000,
+            space_wait_ms: 5000,
+            bases_max: 8,
+            reserve_slabs: 8,
+        }
+    }
+}
+
+/// What a host or the control plane asks for. Ranges are in blocks of 4096 bytes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum HostOp {
+    /// Reads; data arrives by [`DeviceOp::Read`] requests into the operation's buffer.
+    Read {
+        /// The replica or snapshot.
+        object: u64,
+        /// First block.
+        block: u64,
+        /// Blocks.
+        count: u32,
+    },
+    /// Writes the operation's buffer.
+    Write {
+        /// The replica.
+        object: u64,
+        /// First block.
+        block: u64,
+        /// CRC-32C of each block, taken from memory nobody changes until the answer.
+        crcs: Vec<u32>,
+        /// Answered only when it is durable.
+        fua: bool,
+    },
+    /// Makes blocks read as zero and gives their space back: discard and write zeroes alike.
+    Unmap {
+        /// The replica.
+        object: u64,
+        /// First block.
+        block: u64,
+        /// Blocks.
+        count: u64,
+    },
+    /// Makes everything answered before durable.
+    Flush,
+    /// Creates a replica.
+    Create {
+        /// Its UUID.
+        uuid: Uuid,
+        /// Its name, at most 128 bytes.
+        name: String,
+        /// Size in blocks.
+        size: u64,
+    },
+    /// Takes a snapshot of a replica.
+    Snapshot {
+        /// The replica.
+        object: u64,
+        /// UUID of the snapshot.
+        uuid: Uuid,
+        /// Its name.
+        name: String,
+    },
+    /// Creates a replica that starts as a snapshot.
+    Clone {
+        /// The snapshot.
+        object: u64,
+        /// UUID of the clone.
+        uuid: Uuid,
+        /// Its name.
+        name: String,
+    },
+    /// Deletes a replica or snapshot; answered when that is durable, space returns later.
+    Delete {
+        /// Which.
+        object: u64,
+    },
+    /// Changes the size of a replica; what is cut off is unmapped first.
+    Resize {
+        /// The replica.
+        object: u64,
+        /// New size in blocks.
+        size: u64,
+    },
+    /// Runs a checkpoint, answered when its root is durable.
+    Checkpoint,
+    /// Seals every idle open region.
+    Seal,
+}
+
+/// How an operation ended well.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// Done.
+    Done,
+    /// Read. The driver zeroes `holes` (first block and count in the buffer); `unverified` blocks had no check to compare with.
+    Read {
+        /// Ranges that read as zero.
+        holes: Vec<(u32, u32)>,
+        /// Blocks nobody could check.
+        unverified: u32,
+    },
+    /// The new object's id.
+    Created {
+        /// The id.
+        object: u64,
+    },
+}
+
+/// Why an operation failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PoolError {
+    /// Beyond the end of the object, or empty.
+    OutOfRange,
+    /// No such object, or it is being deleted.
+    NoSuchObject,
+    /// A snapshot cannot be written.
+    ReadOnly,
+    /// No space, also after waiting.
+    NoSpace,
+    /// A block fails its check or cannot be read: first block and count in the object.
+    Medium {
+        /// First block.
+        block: u64,
+        /// Blocks.
+        count: u64,
+    },
+    /// The map of the object cannot be read in either copy.
+    MapUnreadable,
+    /// A device failed a write.
+    Device,
+    /// Too many operations at once.
+    Busy,
+    /// Name or attributes too long, or a size of 0.
+    Invalid,
+    /// No valid pool on these disks.
+    NoPool,
+    /// A disk is missing; its number.
+    MissingDisk(u16),
+    /// Metadata fails its checks in every copy, or something newer says it should be there.
+    Damaged(&'static str),
+    /// A structure on disk means nothing.
+    Malformed(Malformed),
+    /// The pool stopped after an error of a metadata write or a flush.
+    Faulted,
+}
+
+impl fmt::Display for PoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfRange => write!(f, "out of range"),
+            Self::NoSuchObject => write!(f, "no such replica or snapshot"),
+            Self::ReadOnly => write!(f, "a snapshot cannot be written"),
+            Self::NoSpace => write!(f, "no space"),
+            Self::Medium { block, count } => write!(f, "medium error at {block}+{count}"),
+            Self::MapUnreadable => write!(f, "map unreadable in both copies"),
+            Self::Device => write!(f, "device error"),
+            Self::Busy => write!(f, "too many operations"),
+            Self::Invalid => write!(f, "invalid"),
+            Self::NoPool => write!(f, "no pool on these disks"),
+            Self::MissingDisk(index) => write!(f, "disk {index} is missing"),
+            Self::Damaged(what) => write!(f, "damaged: {what}"),
+            Self::Malformed(what) => write!(f, "malformed: {what}"),
+            Self::Faulted => write!(f, "the pool stopped after a device error"),
+        }
+    }
+}
+
+impl std::error::Error for PoolError {}
+
+/// Where a read goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// To the core: complete with [`Done::Bytes`].
+    Core,
+    /// Into the buffer of a host operation, from this block of it on: complete with [`Done::Crcs`].
+    Host {
+        /// The operation.
+        tag: Tag,
+        /// First block of its buffer.
+        at: u32,
+    },
+    /// Nowhere: complete with [`Done::Crcs`].
+    Check,
+}
+
+/// Where a write comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// These whole blocks.
+    Core(Vec<u8>),
+    /// The buffer of a host operation.
+    Host {
+        /// The operation.
+        tag: Tag,
+        /// First block of its buffer.
+        at: u32,
+        /// Blocks.
+        count: u32,
+    },
+}
+
+/// What a device is asked to do; blocks of 4096 bytes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DeviceOp {
+    /// Read `count` blocks.
+    Read {
+        /// First block.
+        block: u64,
+        /// Blocks.
+        count: u32,
+        /// Where they go.
+        target: Target,
+    },
+    /// Write.
+    Write {
+        /// First block.
+        block: u64,
+        /// What.
+        source: Source,
+    },
+    /// Make completed writes durable.
+    Flush,
+}
+
+/// One request to one disk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// Names the request in [`crate::Pool::handle_done`].
+    pub id: u64,
+    /// Position of the disk in the list given to [`crate::Pool::open`].
+    pub disk: usize,
+    /// What.
+    pub op: DeviceOp,
+}
+
+/// What a device answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Done {
+    /// Written or flushed.
+    Nothing,
+    /// Bytes read.
+    Bytes(Vec<u8>),
+    /// CRC-32C of each block read.
+    Crcs(Vec<u32>),
+}
+
+/// How a device failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DeviceError {
+    /// The range cannot be read or written.
+    Medium,
+    /// The device is gone.
+    Gone,
+}
+
+/// Result of a device request.
+pub type DoneResult = Result<Done, DeviceError>;
+
+/// Where a pool stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Status {
+    /// Reading labels, tables and the journal.
+    Opening,
+    /// Serving.
+    Ready,
+    /// Refused or stopped.
+    Failed(PoolError),
+}
+
+/// Deliberate bugs, one at a time, to see that the power cuts of `tests/world` find them. A pool runs with `None`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mutation {
+    /// None: as it should be.
+    None,
+    /// A host's flush is answered without flushing devices.
+    SkipHostFlush,
+    /// The root is written without a flush before it.
+    SkipRootBarrier,
+    /// Freed blocks are reused at once.
+    ReuseAtOnce,
+    /// Blocks are written in place although their record is not settled.
+    InPlaceUnsettled,
+    /// Blocks are written in place before their region's open record is durable.
+    InPlaceBeforeOpen,
+    /// Blocks that a snapshot uses are written in place.
+    InPlaceShared,
+    /// Replay believes records above the mark without looking at the data.
+    TrustTail,
+    /// What replay drops is not recorded.
+    SkipVoid,
+    /// Regions open at a crash are taken for sealed.
+    SkipAdoption,
+    /// A seal record is written before page and data are durable.
+    SealBeforePage,
+    /// The journal is trimmed before the root is durable.
+    TrimBeforeRoot,
+    /// Displaced tree nodes are reused before the root is durable.
+    ReuseNodesAtOnce,
+    /// A checkpoint forgets which regions are open.
+    ForgetOpenRegions,
+    /// Frees of a displaced extent are not made when its record is replayed.
+    ForgetDisplaced,
+    /// A snapshot does not wait for writes in flight.
+    SnapshotWithoutDrain,
+    /// Displaced blocks of a snapshot are freed instead of listed.
+    FreeShared,
+}

@@ -1,0 +1,136 @@
+//! One thing wrong on a disk at a time: a flipped bit, an unreadable block, or a write that went elsewhere.
+//!
+//! What is asked: metadata survives, what is read is right or an error, and no more than the block that was hit is lost.
+
+use pool_core::{Mutation, PoolError};
+
+use crate::disk::Disk;
+use crate::model::Model;
+use crate::rng::Rng;
+use crate::world::{World, new_disks};
+
+/// What injections led to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Injected {
+    /// Injections made.
+    pub count: u64,
+    /// Where a block of a volume was reported as lost.
+    pub reported: u64,
+    /// Where everything was read as before.
+    pub harmless: u64,
+}
+
+/// A pool that lived for a while and came to rest: no region is open. With `has_tail`, changes since the last checkpoint are in the journal.
+pub(crate) fn settled_pool(rng: &mut Rng, has_tail: bool) -> (Vec<Disk>, Model) {
+    let sizes = if rng.below(2) == 0 {
+        vec![1000]
+    } else {
+        vec![950, 950]
+    };
+    let mut world = World::open(
+        new_disks(&sizes, 4096, 48),
+        Model::default(),
+        rng.number(),
+        Mutation::None,
+    );
+    world.wait_open().expect("a new pool opens");
+    world.create(60);
+    world.create(40);
+    world.settle();
+    for round in 0..30 {
+        let volume = 1 + rng.below(2);
+        let block = rng.below(35) as usize;
+        world.write(volume, block, 1 + rng.below(5) as usize, false);
+        world.settle();
+        if round == 15 {
+            world.copy(1);
+            world.settle();
+        }
+    }
+    world.ask_checkpoint();
+    world.settle();
+    if has_tail {
+        for _ in 0..4 {
+            world.write(1, rng.below(50) as usize, 3, true);
+            world.settle();
+        }
+    }
+    for _ in 0..4 {
+        world.ask_seal();
+        world.settle();
+        world.flush();
+        world.settle();
+    }
+    if !has_tail {
+        world.ask_checkpoint();
+        world.settle();
+    }
+    assert_eq!(world.wrong, None, "the pool to be hurt is well");
+    (world.disks, world.model)
+}
+
+/// Hurts a settled pool `count` times, each time one block of one disk, and reads everything back.
+///
+/// # Errors
+/// A sentence with the seed, when something wrong was returned as data, or more was lost than was hit.
+pub fn inject(seed: u64, count: u64) -> Result<Injected, String> {
+    let mut rng = Rng::new(seed);
+    let (disks, model) = settled_pool(&mut rng, seed.is_multiple_of(2));
+    let mut injected = Injected::default();
+    for at in 0..count {
+        let mut hurt = disks.clone();
+        let disk = rng.below(hurt.len() as u64) as usize;
+        let block = rng.below(hurt[disk].blocks());
+        let how = rng.below(3);
+        match how {
+            0 => hurt[disk].rot(block, &mut rng),
+            1 => hurt[disk].break_block(block),
+            _ => {
+                let from = rng.below(hurt[disk].blocks());
+                hurt[disk].misdirect(from, block);
+            }
+        }
+        injected.count += 1;
+        let lost = look(hurt, &model, rng.number()).map_err(|what| {
+            format!("seed {seed}, injection {at}: block {block} of disk {disk}, kind {how}: {what}")
+        })?;
+        if lost > 0 {
+            injected.reported += 1;
+        } else {
+            injected.harmless += 1;
+        }
+    }
+    Ok(injected)
+}
+
+/// Opens and reads every block; answers how many were reported as lost.
+fn look(disks: Vec<Disk>, model: &Model, seed: u64) -> Result<u64, String> {
+    let mut world = World::open(disks, model.clone(), seed, Mutation::None);
+    world
+        .wait_open()
+        .map_err(|error| format!("does not open: {error}"))?;
+    let mut lost = 0;
+    for (number, volume) in &model.volumes {
+        let mut here = 0;
+        for (block, cell) in volume.cells.iter().enumerate() {
+            match world.read_block(*number, block as u64) {
+                Ok(value) if cell.allows(&value, 0) => {}
+                Ok(value) => {
+                    return Err(format!(
+                        "block {block} of volume {number} reads {value:?}, not {:?}",
+                        cell.entries
+                    ));
+                }
+                Err(PoolError::Medium { .. }) => here += 1,
+                Err(error) => {
+                    return Err(format!("block {block} of volume {number} reads: {error}"));
+                }
+            }
+        }
+        if here > 1 {
+            return Err(format!("{here} blocks of volume {number} are lost"));
+        }
+        lost += here;
+    }
+    Ok(lost)
+}

@@ -1,0 +1,145 @@
+//! `play`: one seed again. `long`: many seeds, and what they covered. `faults`: single faults. `forge`: hostile images.
+
+use std::process::ExitCode;
+
+use pool_core::Mutation;
+use world::{Plan, play};
+
+const MUTATIONS: [Mutation; 16] = [
+    Mutation::SkipHostFlush,
+    Mutation::SkipRootBarrier,
+    Mutation::ReuseAtOnce,
+    Mutation::InPlaceUnsettled,
+    Mutation::InPlaceBeforeOpen,
+    Mutation::InPlaceShared,
+    Mutation::TrustTail,
+    Mutation::SkipVoid,
+    Mutation::SkipAdoption,
+    Mutation::SealBeforePage,
+    Mutation::TrimBeforeRoot,
+    Mutation::ReuseNodesAtOnce,
+    Mutation::ForgetOpenRegions,
+    Mutation::ForgetDisplaced,
+    Mutation::SnapshotWithoutDrain,
+    Mutation::FreeShared,
+];
+
+struct Arguments {
+    seed: u64,
+    seeds: u64,
+    failures_max: u64,
+    plan: Plan,
+}
+
+fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
+    let mut arguments = Arguments {
+        seed: 1,
+        seeds: 50_000,
+        failures_max: 10,
+        plan: Plan::default(),
+    };
+    while let Some(word) = words.next() {
+        let value = words.next().ok_or(format!("{word} needs a value"))?;
+        let number = || {
+            value
+                .parse::<u64>()
+                .map_err(|error| format!("{word} {value}: {error}"))
+        };
+        match word.as_str() {
+            "--seed" => arguments.seed = number()?,
+            "--seeds" => arguments.seeds = number()?,
+            "--failures" => arguments.failures_max = number()?,
+            "--lives" => arguments.plan.lives = number()?,
+            "--events" => arguments.plan.events = number()?,
+            "--side-cuts" => arguments.plan.side_cuts = number()?,
+            "--trace" => arguments.plan.trace = value == "yes",
+            "--errors" => arguments.plan.errors = number()?,
+            "--disks" => arguments.plan.disks = number()?,
+            "--mutation" => {
+                let named = MUTATIONS
+                    .into_iter()
+                    .find(|mutation| format!("{mutation:?}") == value);
+                arguments.plan.mutation = named.unwrap_or(Mutation::None);
+            }
+            _ => return Err(format!("{word} is not known")),
+        }
+    }
+    Ok(arguments)
+}
+
+/// A hundred single faults, or a hundred forged images, for each seed.
+#[expect(
+    clippy::print_stdout,
+    reason = "a command: what it found is its output"
+)]
+fn hurt(command: &str, arguments: &Arguments) -> ExitCode {
+    let (mut count, mut reported) = (0, 0);
+    for seed in arguments.seed..arguments.seed + arguments.seeds {
+        if command == "forge" {
+            count += world::forge::forge(seed, 100);
+            continue;
+        }
+        match world::faults::inject(seed, 100) {
+            Ok(injected) => {
+                (count, reported) = (count + injected.count, reported + injected.reported);
+            }
+            Err(what) => {
+                println!("{what}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    println!("{count} images, {reported} with a block reported as lost, none wrong");
+    ExitCode::SUCCESS
+}
+
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command: what it found is its output"
+)]
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    let command = words.next().unwrap_or_default();
+    let arguments = match parse(words) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let seeds = match command.as_str() {
+        "faults" | "forge" => return hurt(&command, &arguments),
+        "play" => 1,
+        "long" => arguments.seeds,
+        _ => {
+            eprintln!(
+                "world play --seed N | faults --seeds N | forge --seeds N | long --seeds N [--seed FIRST] [--lives N --events N --side-cuts N --disks N --mutation NAME]"
+            );
+            return ExitCode::FAILURE;
+        }
+    };
+    let (mut cuts, mut writes, mut failures) = (0, 0, 0);
+    for seed in arguments.seed..arguments.seed + seeds {
+        let mut plan = arguments.plan;
+        if command == "long" && arguments.plan.disks == 1 {
+            plan.disks = 1 + seed % 2;
+        }
+        match play(seed, plan) {
+            Ok(played) => (cuts, writes) = (cuts + played.cuts, writes + played.writes),
+            Err(failure) => {
+                failures += 1;
+                println!("{failure}");
+                if failures >= arguments.failures_max {
+                    break;
+                }
+            }
+        }
+    }
+    println!("{seeds} seeds, {cuts} cuts, {writes} device writes, {failures} failures");
+    if failures == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
