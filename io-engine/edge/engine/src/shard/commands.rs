@@ -204,11 +204,8 @@ impl Shard {
             return;
         };
         let may = !self.admission.is_waiting() && self.admission.may_take(peer, len);
-        match if may {
-            self.take_memory(len, lent)
-        } else {
-            None
-        } {
+        let memory = may.then(|| self.take_memory(len, lent)).flatten();
+        match memory {
             Some(buf) => self.start_charged(cmd, peer, step, len, buf),
             None => {
                 self.commands.of(cmd).waiting_since = Some(self.reactor.now());
