@@ -60,6 +60,11 @@ fn every_key_arrives() {
         [io]
         slow_io_ms = 5
         device_deadline_s = 3
+        [plugins]
+        built_in = false
+        files = ["/srv/one.so"]
+        directories = ["/srv/plugins"]
+        load_timeout_s = 4
         [[device]]
         uri = "malloc:///m?size_mb=64"
         share = true
@@ -92,6 +97,10 @@ fn every_key_arrives() {
     assert_eq!(config.log.format.style, LogStyle::Json);
     assert!(!config.log.format.date);
     assert_eq!(config.io.slow_io().unwrap().as_millis(), 5);
+    assert!(!config.plugins.built_in);
+    assert_eq!(config.plugins.files, [Path::new("/srv/one.so")]);
+    assert_eq!(config.plugins.directories, [Path::new("/srv/plugins")]);
+    assert_eq!(config.plugins.load_timeout_s.get(), 4);
     assert!(config.devices[0].share);
 }
 
@@ -103,7 +112,7 @@ fn the_documented_example_is_accepted_and_holds_every_key() {
     let config = load(example).unwrap();
     assert_eq!(config.devices.len(), 2);
     for table in [
-        "", "reactors", "memory", "nvmf", "grpc", "metrics", "log", "io", "device",
+        "", "reactors", "memory", "nvmf", "grpc", "metrics", "log", "io", "plugins", "device",
     ] {
         for key in keys_of(table) {
             let in_example = example
@@ -129,7 +138,7 @@ fn keys_of(table: &str) -> Vec<String> {
         .split_once("the keys here are ")
         .expect("a list of keys");
     let tables = [
-        "reactors", "memory", "nvmf", "grpc", "metrics", "log", "io", "device",
+        "reactors", "memory", "nvmf", "grpc", "metrics", "log", "io", "plugins", "device",
     ];
     // Two keys are listed with "or" between them.
     keys.replace(" or ", ",")
@@ -151,7 +160,7 @@ fn golden_lines_of_refused_files() {
         (
             "nvme = 1\n",
             "FILE:1: nvme: unknown key; the keys here are node_name, state_dir, reactors, memory, nvmf, grpc, metrics, \
-             log, io, device",
+             log, io, plugins, device",
         ),
         (
             "[[device]]\nuri = \"malloc:///a\"\nshared = true\n",
