@@ -126,8 +126,8 @@ pub struct IoeQueueTable {
     /// First call on the reactor. `owner` names the queue when it lends files. Null: nothing to do.
     pub start:
         Option<unsafe extern "C" fn(queue: *mut c_void, host: *const IoeHost, owner: u32) -> i32>,
-    /// Starts an operation, whose buffer is the queue's from here on. `IOE_OK`: it ended, and `done` says how.
-    /// `IOE_PENDING`: it ends later. `IOE_PANICKED`. Required.
+    /// Starts an operation, whose buffer is the queue's from here on. `IOE_OK`: it ended, and `done` says how; that comes as a
+    /// success without buffer and segments, and what differs is to be written. `IOE_PENDING`: it ends later. `IOE_PANICKED`. Required.
     pub submit: Option<
         unsafe extern "C" fn(
             queue: *mut c_void,

@@ -159,8 +159,11 @@ pub struct IoeFabricTable {
         Option<unsafe extern "C" fn(fabric: *mut c_void, host: *const IoeHost, stream: u64) -> i32>,
     /// Its timer ran out.
     pub timer: Option<unsafe extern "C" fn(fabric: *mut c_void, host: *const IoeHost) -> i32>,
-    /// Takes the next event out: 1, 0 if there is none, or minus `IOE_PANICKED`.
-    pub event: Option<unsafe extern "C" fn(fabric: *mut c_void, event: *mut IoeFabricEvent) -> i32>,
+    /// Takes events out, in order, at most `max`: how many, or minus `IOE_PANICKED`. The room comes with kind, flags and data
+    /// zero; what the kind does not have need not be written.
+    pub events: Option<
+        unsafe extern "C" fn(fabric: *mut c_void, events: *mut IoeFabricEvent, max: u32) -> i32,
+    >,
     /// Asks for the data of a command into a buffer, which is the transport's from here on.
     pub fetch: Option<
         unsafe extern "C" fn(

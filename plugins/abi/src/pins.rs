@@ -93,10 +93,10 @@ pub const IOE_STAMPS: [IoeStamp; 13] = [
     IoeStamp {
         table: 8,
         size: 120,
-        hash: 0x0748_ea07_f343_075e,
+        hash: 0xb6e1_d2ea_f798_9e5a,
         base_size: 120,
         reserved: 0,
-        base_hash: 0x0748_ea07_f343_075e,
+        base_hash: 0xb6e1_d2ea_f798_9e5a,
     },
     IoeStamp {
         table: 9,
@@ -326,7 +326,7 @@ const _: () = assert!(offset_of!(IoeFabricTable, accepted) == 8);
 const _: () = assert!(offset_of!(IoeFabricTable, readable) == 16);
 const _: () = assert!(offset_of!(IoeFabricTable, writable) == 24);
 const _: () = assert!(offset_of!(IoeFabricTable, timer) == 32);
-const _: () = assert!(offset_of!(IoeFabricTable, event) == 40);
+const _: () = assert!(offset_of!(IoeFabricTable, events) == 40);
 const _: () = assert!(offset_of!(IoeFabricTable, fetch) == 48);
 const _: () = assert!(offset_of!(IoeFabricTable, respond) == 56);
 const _: () = assert!(offset_of!(IoeFabricTable, flush) == 64);

@@ -179,6 +179,7 @@ fn heap_layout(len: usize) -> Layout {
 
 /// Bytes a device lends instead of copying them; unchanged until dropped. Like a [`Buf`], it has the form in which it
 /// crosses.
+#[repr(transparent)]
 pub struct Segment {
     raw: IoeSegment,
 }
@@ -287,6 +288,17 @@ impl fmt::Debug for Segment {
 
 /// Lent segments in order; two without an allocation.
 pub type Segments = SmallVec<[Segment; 2]>;
+
+/// Takes `segments` apart: the segments belong to whoever reads the array, which stays in `segments` and lies there until
+/// that is moved or dropped.
+#[inline]
+pub(crate) fn apart(segments: &mut Segments) -> (*const IoeSegment, u32) {
+    let count = segments.len() as u32;
+    // SAFETY: zero is no longer than it was; what is left out is given away.
+    unsafe { segments.set_len(0) };
+    // A segment is laid out as what it holds.
+    (segments.as_ptr().cast(), count)
+}
 
 /// Data on its way to a host: a buffer of the engine's, or segments a device lends.
 #[derive(Debug)]

@@ -633,8 +633,8 @@ typedef struct IoeQueueTable {
   uint32_t version;
   // First call on the reactor. `owner` names the queue when it lends files. Null: nothing to do.
   int32_t (*start)(void *queue, const struct IoeHost *host, uint32_t owner);
-  // Starts an operation, whose buffer is the queue's from here on. `IOE_OK`: it ended, and `done` says how.
-  // `IOE_PENDING`: it ends later. `IOE_PANICKED`. Required.
+  // Starts an operation, whose buffer is the queue's from here on. `IOE_OK`: it ended, and `done` says how; that comes as a
+  // success without buffer and segments, and what differs is to be written. `IOE_PENDING`: it ends later. `IOE_PANICKED`. Required.
   int32_t (*submit)(void *queue,
                     const struct IoeHost *host,
                     const struct IoeOp *op,
@@ -1042,8 +1042,9 @@ typedef struct IoeFabricTable {
   int32_t (*writable)(void *fabric, const struct IoeHost *host, uint64_t stream);
   // Its timer ran out.
   int32_t (*timer)(void *fabric, const struct IoeHost *host);
-  // Takes the next event out: 1, 0 if there is none, or minus `IOE_PANICKED`.
-  int32_t (*event)(void *fabric, struct IoeFabricEvent *event);
+  // Takes events out, in order, at most `max`: how many, or minus `IOE_PANICKED`. The room comes with kind, flags and data
+  // zero; what the kind does not have need not be written.
+  int32_t (*events)(void *fabric, struct IoeFabricEvent *events, uint32_t max);
   // Asks for the data of a command into a buffer, which is the transport's from here on.
   int32_t (*fetch)(void *fabric,
                    uint64_t conn,
@@ -1285,7 +1286,7 @@ typedef int32_t (*IoeEntry)(const struct IoeEngine *engine, struct IoePlugin *pl
     {5, 88, 0x32264b2710304720ull, 88, 0, 0x32264b2710304720ull}, \
     {6, 96, 0x84ef5aeb8b5c8f52ull, 96, 0, 0x84ef5aeb8b5c8f52ull}, \
     {7, 32, 0x8a3467af024fb848ull, 32, 0, 0x8a3467af024fb848ull}, \
-    {8, 120, 0x0748ea07f343075eull, 120, 0, 0x0748ea07f343075eull}, \
+    {8, 120, 0xb6e1d2eaf7989e5aull, 120, 0, 0xb6e1d2eaf7989e5aull}, \
     {9, 32, 0x54e96919900c82ecull, 32, 0, 0x54e96919900c82ecull}, \
     {10, 32, 0x7b35b048a516782eull, 32, 0, 0x7b35b048a516782eull}, \
     {11, 144, 0x0ba8832fa5de0d8cull, 144, 0, 0x0ba8832fa5de0d8cull}, \

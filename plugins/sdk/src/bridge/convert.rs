@@ -7,7 +7,7 @@ use abi::*;
 use units::{BlockRange, BlockSize, Blocks};
 
 use crate::block::{Capabilities, Extent, Geometry, IoError, IoResult, Op, Support};
-use crate::buf::{Buf, Payload, Segment, Segments};
+use crate::buf::{Buf, Payload, Segment, Segments, apart};
 use crate::host::{FileDone, FileError, FileOp};
 
 /// No buffer.
@@ -202,6 +202,21 @@ pub(super) fn error_in(status: i32, detail: IoeRange) -> Option<IoError> {
     })
 }
 
+/// Writes how an operation ended into `done`, which came without buffer, segments and detail. The array of lent segments
+/// lies in `array`.
+#[inline]
+pub(super) fn end_out(done: &mut IoeDone, result: IoResult, array: &mut Segments) {
+    match result {
+        Ok(None) => {}
+        Ok(Some(Payload::Buf(buf))) => done.buf = buf.into_abi(),
+        Ok(Some(Payload::Lent(segments))) => {
+            *array = segments;
+            (done.segments, done.segment_count) = apart(array);
+        }
+        Err(error) => (done.status, done.detail) = error_out(error),
+    }
+}
+
 /// The end of an operation. Lent segments are appended to `lent`; their pointer is set by [`point`].
 #[inline]
 pub(super) fn done_out(tag: u64, result: IoResult, lent: &mut Vec<IoeSegment>) -> IoeDone {
@@ -228,38 +243,38 @@ pub(super) fn point(dones: &mut [IoeDone], lent: &[IoeSegment]) {
     }
 }
 
-/// The payload of an end, and whether its segments were in order. Buffer and segments are used up.
+/// The payload of an end; an error if its segments are not in order. Buffer and segments are used up.
 ///
 /// # Safety
-/// The caller owns buffer and segments of `raw`, and the array is valid.
+/// The caller owns `buf` and the segments, and the array is valid.
 #[inline]
 pub(super) unsafe fn payload_in(
-    buf: IoeBuf,
+    buf: &IoeBuf,
     segments: *const IoeSegment,
     count: u32,
-) -> (Option<Payload>, bool) {
+) -> Result<Option<Payload>, BadSegments> {
     // SAFETY: the caller's.
-    if let Some(buf) = unsafe { Buf::from_abi(buf) } {
-        return (Some(Payload::Buf(buf)), count == 0);
-    }
+    let buf = unsafe { Buf::from_abi(*buf) };
     if count == 0 {
-        return (None, true);
+        return Ok(buf.map(Payload::Buf));
     }
-    if segments.is_null() || count > SEGMENTS_MAX {
-        return (None, false);
+    if buf.is_some() || segments.is_null() || count > SEGMENTS_MAX {
+        return Err(BadSegments);
     }
     // SAFETY: the caller's: the array is valid for this call.
     let raw = unsafe { std::slice::from_raw_parts(segments, count as usize) };
     let mut lent = Segments::new();
     for segment in raw {
         // SAFETY: the caller's.
-        match unsafe { Segment::from_abi(*segment) } {
-            Some(segment) => lent.push(segment),
-            None => return (None, false),
-        }
+        let segment = unsafe { Segment::from_abi(*segment) };
+        lent.push(segment.ok_or(BadSegments)?);
     }
-    (Some(Payload::Lent(lent)), true)
+    Ok(Some(Payload::Lent(lent)))
 }
+
+/// Segments beside a buffer, too many, or without what lets go of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct BadSegments;
 
 pub(super) fn file_op_out(op: FileOp) -> IoeFileOp {
     let mut raw = IoeFileOp {

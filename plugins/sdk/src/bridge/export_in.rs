@@ -8,8 +8,8 @@ use std::time::Instant;
 use abi::*;
 
 use super::convert::{
-    NO_BUF, address_in, address_out, capabilities_out, done_out, extent_out, geometry_out, op_in,
-    point, range_in,
+    NO_BUF, NO_DONE, address_in, address_out, capabilities_out, end_out, extent_out, geometry_out,
+    op_in, range_in,
 };
 use super::engine_out::EngineContext;
 use super::fabric_in::{ParcelDrop, Reasons, RemoteParcel};
@@ -19,6 +19,7 @@ use super::root::table_in;
 use super::text::{ask, lend, refusable, text};
 use super::watch::Mark;
 use crate::block::{Extent, Geometry, IoResult, OpenError};
+use crate::buf::Segments;
 use crate::export::{
     Export, ExportDriver, ExportEvent, ExportSeed, ExportServer, ExportSettings, Volume, VolumeId,
 };
@@ -203,7 +204,6 @@ impl ExportServer for RemoteServer {
             reasons: self.reasons.clone(),
             timer: None,
             dead: false,
-            lent: Vec::new(),
         }))))
     }
 }
@@ -301,8 +301,6 @@ struct RemoteExport {
     reasons: Arc<Reasons>,
     timer: Option<Instant>,
     dead: bool,
-    /// Segments of the end being passed.
-    lent: Vec<IoeSegment>,
 }
 
 impl RemoteExport {
@@ -314,7 +312,7 @@ impl RemoteExport {
     ) -> i32 {
         let frame = Frame {
             host,
-            clock: self.origin.clock,
+            clock: &self.origin.clock,
             timer: &mut self.timer,
             inbox: None,
         };
@@ -455,9 +453,12 @@ impl Export for RemoteExport {
         if self.dead {
             return;
         }
-        self.lent.clear();
-        let mut done = done_out(token, result, &mut self.lent);
-        point(std::slice::from_mut(&mut done), &self.lent);
+        let mut done = IoeDone {
+            tag: token,
+            ..NO_DONE
+        };
+        let mut array = Segments::new();
+        end_out(&mut done, result, &mut array);
         // SAFETY: buffer and segments go to the part; the array is lent for a call on its reactor.
         let status = self.call(host, |calls, context, host| unsafe {
             (calls.io_done)(context, host, &done)

@@ -269,7 +269,7 @@ impl PartCell {
             return None;
         };
         // SAFETY: the engine lends the host for this call.
-        let mut host = unsafe { RemoteHost::new(host, self.image.clock, Some(&self.engine)) };
+        let mut host = unsafe { RemoteHost::new(host, &self.image.clock, Some(&self.engine)) };
         let done = self.image.guard(what, || {
             let done = code(&mut **part, &mut host);
             (done, part.poll_timeout())
@@ -327,7 +327,7 @@ unsafe extern "C" fn start(part: *mut c_void, host: *const IoeHost, owner: u32) 
         return IOE_INVALID;
     };
     // SAFETY: the engine lends the host for this call.
-    let mut host = unsafe { RemoteHost::new(host, cell.image.clock, Some(&cell.engine)) };
+    let mut host = unsafe { RemoteHost::new(host, &cell.image.clock, Some(&cell.engine)) };
     let opened = cell.image.guard("start of an export", || {
         seed.open(&mut host, OwnerId(owner))
     });
@@ -418,13 +418,13 @@ unsafe extern "C" fn writable(part: *mut c_void, host: *const IoeHost, stream: u
 unsafe extern "C" fn io_done(part: *mut c_void, host: *const IoeHost, done: *const IoeDone) -> i32 {
     // SAFETY: the owner's call, with an end lent for it.
     let (cell, raw) = unsafe { (cell(part), &*done) };
-    // SAFETY: the owner gives buffer and segments away.
-    let (payload, sound) = unsafe { payload_in(raw.buf, raw.segments, raw.segment_count) };
-    let result = match raw.status {
-        IOE_OK if sound => Ok(payload),
-        status => Err(error_in(status, raw.detail).unwrap_or(IoError::Aborted)),
-    };
     answer(cell.enter_with_host("io_done", host, |part, host| {
+        // SAFETY: the owner gives buffer and segments away.
+        let payload = unsafe { payload_in(&raw.buf, raw.segments, raw.segment_count) };
+        let result = match (raw.status, payload) {
+            (IOE_OK, Ok(payload)) => Ok(payload),
+            (status, _) => Err(error_in(status, raw.detail).unwrap_or(IoError::Aborted)),
+        };
         part.handle_io_done(host, raw.tag, result);
     }))
 }

@@ -18,7 +18,7 @@ use super::root::table_in;
 use super::text::{ask, lend, refusable, text};
 use super::watch::Mark;
 use crate::block::OpenError;
-use crate::buf::{Buf, Payload, Segment};
+use crate::buf::{Buf, Payload, apart};
 use crate::fabric::{Attached, ConnId, Fabric, FabricDriver, FabricEvent, FabricSettings, Parcel};
 use crate::host::{Host, StreamId};
 use crate::services::Services;
@@ -132,8 +132,13 @@ impl FabricDriver for RemoteFabricDriver {
             reasons: self.reasons.clone(),
             timer: None,
             dead: false,
-            room: NO_EVENT,
-            lent: Vec::new(),
+            events: Events {
+                room: Box::new([NO_EVENT; BATCH]),
+                at: 0,
+                count: 0,
+                may_be_more: false,
+            },
+            may_have_sent: false,
         }))
     }
 }
@@ -207,6 +212,9 @@ const NO_ADDRESS: IoeAddress = IoeAddress {
     reserved: 0,
 };
 
+/// Events taken out in one call.
+const BATCH: usize = 16;
+
 const NO_EVENT: IoeFabricEvent = IoeFabricEvent {
     size: size_of::<IoeFabricEvent>() as u32,
     kind: 0,
@@ -240,7 +248,7 @@ struct Calls {
     readable: OnStream,
     writable: OnStream,
     timer: OnHost,
-    event: unsafe extern "C" fn(*mut c_void, *mut IoeFabricEvent) -> i32,
+    events: unsafe extern "C" fn(*mut c_void, *mut IoeFabricEvent, u32) -> i32,
     fetch: unsafe extern "C" fn(*mut c_void, u64, u32, u64, *const IoeBuf) -> i32,
     respond: unsafe extern "C" fn(*mut c_void, u64, *const IoeFabricAnswer) -> i32,
     flush: OnHost,
@@ -259,7 +267,7 @@ impl Calls {
             readable: table.readable?,
             writable: table.writable?,
             timer: table.timer?,
-            event: table.event?,
+            events: table.events?,
             fetch: table.fetch?,
             respond: table.respond?,
             flush: table.flush?,
@@ -283,10 +291,72 @@ struct RemoteFabric {
     reasons: Arc<Reasons>,
     timer: Option<Instant>,
     dead: bool,
-    /// Where the plugin writes its next event.
-    room: IoeFabricEvent,
-    /// Segments of the answer being passed.
-    lent: Vec<IoeSegment>,
+    events: Events,
+    /// It was called since it last said that nothing was sent.
+    may_have_sent: bool,
+}
+
+/// Events taken out of a plugin and not passed on yet.
+struct Events {
+    /// Where the plugin writes them; those outside `at..count` are blank.
+    room: Box<[IoeFabricEvent; BATCH]>,
+    at: usize,
+    count: usize,
+    /// The plugin was called since it last said that there are no more.
+    may_be_more: bool,
+}
+
+impl Events {
+    /// The next one taken out, or its kind if that is none. Blanks its room.
+    #[inline]
+    fn take(&mut self, reasons: &Reasons) -> Option<Result<FabricEvent, u32>> {
+        if self.at == self.count {
+            return None;
+        }
+        let raw = &mut self.room[self.at];
+        self.at += 1;
+        let event = event_in(raw, reasons);
+        let kind = raw.kind;
+        (raw.kind, raw.flags) = (0, 0);
+        Some(event.ok_or(kind))
+    }
+}
+
+/// The event a plugin wrote; `None` for one that breaks the contract.
+#[inline]
+fn event_in(raw: &mut IoeFabricEvent, reasons: &Reasons) -> Option<FabricEvent> {
+    let conn = ConnId(raw.conn);
+    let data_ok = raw.flags & IOE_FABRIC_DATA_OK != 0;
+    let data = match raw.data.data.is_null() {
+        true => None,
+        // SAFETY: the plugin gives the buffer away with the event.
+        false => unsafe { Buf::from_abi(std::mem::replace(&mut raw.data, NO_BUF)) },
+    };
+    match raw.kind {
+        IOE_FABRIC_CAPSULE => Some(FabricEvent::Capsule {
+            conn,
+            sqe: Sqe(raw.sqe),
+            data,
+            data_ok,
+        }),
+        IOE_FABRIC_FETCHED => Some(FabricEvent::Fetched {
+            conn,
+            token: raw.token,
+            buf: data?,
+            data_ok,
+        }),
+        IOE_FABRIC_CONNECTED => Some(FabricEvent::Connected {
+            conn,
+            local: address_in(&raw.local)?,
+            peer: address_in(&raw.peer)?,
+        }),
+        IOE_FABRIC_CLOSED => Some(FabricEvent::Closed {
+            conn,
+            // SAFETY: the word is valid as long as the process.
+            reason: reasons.keep(unsafe { text(raw.reason) }),
+        }),
+        _ => None,
+    }
 }
 
 impl RemoteFabric {
@@ -298,11 +368,12 @@ impl RemoteFabric {
     ) -> R {
         let frame = Frame {
             host,
-            clock: self.origin.clock,
+            clock: &self.origin.clock,
             timer: &mut self.timer,
             inbox: None,
         };
         let (calls, context) = (&self.calls, self.context);
+        (self.events.may_be_more, self.may_have_sent) = (true, true);
         self.mark.enter();
         let done = frame.lend(|host| call(calls, context, host));
         self.mark.leave();
@@ -320,37 +391,15 @@ impl RemoteFabric {
         status
     }
 
-    fn take_event(&mut self) -> Option<FabricEvent> {
-        let raw = &self.room;
-        let conn = ConnId(raw.conn);
-        let data_ok = raw.flags & IOE_FABRIC_DATA_OK != 0;
-        // SAFETY: the plugin gives the buffer away with the event.
-        let data = unsafe { Buf::from_abi(raw.data) };
-        match (raw.kind, data) {
-            (IOE_FABRIC_CONNECTED, _) => Some(FabricEvent::Connected {
-                conn,
-                local: address_in(&raw.local)?,
-                peer: address_in(&raw.peer)?,
-            }),
-            (IOE_FABRIC_CAPSULE, data) => Some(FabricEvent::Capsule {
-                conn,
-                sqe: Sqe(raw.sqe),
-                data,
-                data_ok,
-            }),
-            (IOE_FABRIC_FETCHED, Some(buf)) => Some(FabricEvent::Fetched {
-                conn,
-                token: raw.token,
-                buf,
-                data_ok,
-            }),
-            (IOE_FABRIC_CLOSED, _) => Some(FabricEvent::Closed {
-                conn,
-                // SAFETY: the word is valid as long as the process.
-                reason: self.reasons.keep(unsafe { text(raw.reason) }),
-            }),
-            _ => None,
-        }
+    /// Takes the next events out of the plugin.
+    fn refill(&mut self) {
+        let events = &mut self.events;
+        // SAFETY: room for that many events, lent for the call.
+        let status =
+            unsafe { (self.calls.events)(self.context, events.room.as_mut_ptr(), BATCH as u32) };
+        (events.at, events.count) = (0, usize::try_from(status).unwrap_or(0).min(BATCH));
+        events.may_be_more = events.count == BATCH;
+        self.heed(status);
     }
 }
 
@@ -418,22 +467,13 @@ impl Fabric for RemoteFabric {
     #[inline]
     fn poll_event(&mut self) -> Option<FabricEvent> {
         loop {
-            if self.dead {
-                return None;
-            }
-            (self.room.kind, self.room.flags, self.room.data) = (0, 0, NO_BUF);
-            // SAFETY: room for one event, lent for the call.
-            let status = unsafe { (self.calls.event)(self.context, &mut self.room) };
-            if self.heed(status) != 1 {
-                return None;
-            }
-            match self.take_event() {
-                Some(event) => return Some(event),
-                None => {
-                    let kind = self.room.kind;
-                    self.origin
-                        .bad_answer(&format!("a fabric event of kind {kind}"));
-                }
+            match self.events.take(&self.reasons) {
+                Some(Ok(event)) => return Some(event),
+                Some(Err(kind)) => self
+                    .origin
+                    .bad_answer(&format!("a fabric event of kind {kind}")),
+                None if self.dead || !self.events.may_be_more => return None,
+                None => self.refill(),
             }
         }
     }
@@ -463,15 +503,13 @@ impl Fabric for RemoteFabric {
             segment_count: 0,
             reserved: 0,
         };
+        let mut array;
         match data {
             None => {}
             Some(Payload::Buf(buf)) => raw.data = buf.into_abi(),
             Some(Payload::Lent(segments)) => {
-                self.lent.clear();
-                self.lent
-                    .extend(segments.into_iter().map(Segment::into_abi));
-                raw.segments = self.lent.as_ptr();
-                raw.segment_count = self.lent.len() as u32;
+                array = segments;
+                (raw.segments, raw.segment_count) = apart(&mut array);
             }
         }
         // SAFETY: buffer and segments go to the transport; the array is lent for the call.
@@ -490,15 +528,17 @@ impl Fabric for RemoteFabric {
         self.heed(status);
     }
 
+    #[inline]
     fn poll_sent(&mut self) -> Option<(ConnId, usize)> {
-        if self.dead {
+        if self.dead || !self.may_have_sent {
             return None;
         }
         let (mut conn, mut bytes) = (0, 0);
         // SAFETY: room for two numbers, lent for the call.
         let status = unsafe { (self.calls.sent)(self.context, &mut conn, &mut bytes) };
         let sent = usize::try_from(bytes).unwrap_or(usize::MAX);
-        (self.heed(status) == 1).then_some((ConnId(conn), sent))
+        self.may_have_sent = self.heed(status) == 1;
+        self.may_have_sent.then_some((ConnId(conn), sent))
     }
 
     fn close(&mut self, host: &mut dyn Host, conn: ConnId, reason: &'static str) {
@@ -561,6 +601,8 @@ impl Fabric for RemoteFabric {
 
 impl Drop for RemoteFabric {
     fn drop(&mut self) {
+        // What was taken out holds buffers.
+        while self.events.take(&self.reasons).is_some() {}
         if !self.dead {
             // SAFETY: the transport is ours, and this is its thread.
             unsafe { (self.calls.drop)(self.context) }

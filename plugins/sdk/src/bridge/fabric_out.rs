@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use abi::*;
 use nvme_spec::Cqe;
 
-use super::convert::{NO_BUF, address_in, address_out, payload_in};
+use super::convert::{address_in, address_out, payload_in};
 use super::engine_in::Engine;
 use super::fabric_in::Reasons;
 use super::guard::Image;
@@ -158,7 +158,7 @@ impl FabricCell {
     ) -> Option<R> {
         let fabric = &mut **self.fabric.as_mut()?;
         // SAFETY: the engine lends the host for this call.
-        let mut host = unsafe { RemoteHost::new(host, self.image.clock, Some(&self.engine)) };
+        let mut host = unsafe { RemoteHost::new(host, &self.image.clock, Some(&self.engine)) };
         let done = self.image.guard(what, || {
             let done = code(fabric, &mut host);
             (done, fabric.poll_timeout())
@@ -186,7 +186,7 @@ static FABRIC_TABLE: IoeFabricTable = IoeFabricTable {
     readable: Some(readable),
     writable: Some(writable),
     timer: Some(timer),
-    event: Some(event),
+    events: Some(events),
     fetch: Some(fetch),
     respond: Some(respond),
     flush: Some(flush),
@@ -257,15 +257,32 @@ unsafe extern "C" fn timer(fabric: *mut c_void, host: *const IoeHost) -> i32 {
     answer(cell.enter_with_host("timer", host, |fabric, host| fabric.handle_timeout(host)))
 }
 
-unsafe extern "C" fn event(fabric: *mut c_void, room: *mut IoeFabricEvent) -> i32 {
-    // SAFETY: the owner's call, with room for one event.
-    let (cell, room) = unsafe { (cell(fabric), &mut *room) };
-    let Some(event) = cell.enter("event", |fabric| fabric.poll_event()) else {
-        return -IOE_PANICKED;
+unsafe extern "C" fn events(fabric: *mut c_void, room: *mut IoeFabricEvent, max: u32) -> i32 {
+    // SAFETY: the owner's call, with room for `max` events.
+    let (cell, room) = unsafe {
+        (
+            cell(fabric),
+            std::slice::from_raw_parts_mut(room, max as usize),
+        )
     };
-    let Some(event) = event else { return 0 };
+    let taken = cell.enter("events", |fabric| {
+        let mut taken = 0;
+        for room in room {
+            let Some(event) = fabric.poll_event() else {
+                break;
+            };
+            event_out(event, room);
+            taken += 1;
+        }
+        taken
+    });
+    taken.unwrap_or(-IOE_PANICKED)
+}
+
+/// Writes an event into room that came blank.
+#[inline]
+fn event_out(event: FabricEvent, room: &mut IoeFabricEvent) {
     let ok = |data_ok| if data_ok { IOE_FABRIC_DATA_OK } else { 0 };
-    room.data = NO_BUF;
     match event {
         FabricEvent::Connected { conn, local, peer } => {
             (room.kind, room.conn) = (IOE_FABRIC_CONNECTED, conn.0);
@@ -280,7 +297,9 @@ unsafe extern "C" fn event(fabric: *mut c_void, room: *mut IoeFabricEvent) -> i3
         } => {
             (room.kind, room.conn, room.flags) = (IOE_FABRIC_CAPSULE, conn.0, ok(data_ok));
             room.sqe = sqe.0;
-            room.data = data.map_or(NO_BUF, Buf::into_abi);
+            if let Some(data) = data {
+                room.data = data.into_abi();
+            }
         }
         FabricEvent::Fetched {
             conn,
@@ -297,7 +316,6 @@ unsafe extern "C" fn event(fabric: *mut c_void, room: *mut IoeFabricEvent) -> i3
             room.reason = lend(reason);
         }
     }
-    1
 }
 
 unsafe extern "C" fn fetch(
@@ -320,16 +338,18 @@ unsafe extern "C" fn fetch(
 unsafe extern "C" fn respond(fabric: *mut c_void, conn: u64, raw: *const IoeFabricAnswer) -> i32 {
     // SAFETY: the owner's call, with an answer lent for it.
     let (cell, raw) = unsafe { (cell(fabric), &*raw) };
-    // SAFETY: the owner gives buffer and segments away.
-    let (data, sound) = unsafe { payload_in(raw.data, raw.segments, raw.segment_count) };
-    if !sound {
-        return IOE_INVALID;
-    }
-    let cqe = Cqe::from_bytes(&raw.cqe);
-    let implicit = raw.flags & IOE_FABRIC_IMPLICIT != 0;
-    answer(cell.enter("respond", |fabric| {
-        fabric.respond(ConnId(conn), &cqe, data, implicit)
-    }))
+    let responded = cell.enter("respond", |fabric| {
+        // SAFETY: the owner gives buffer and segments away.
+        let data = unsafe { payload_in(&raw.data, raw.segments, raw.segment_count) };
+        let Ok(data) = data else {
+            return IOE_INVALID;
+        };
+        let cqe = Cqe::from_bytes(&raw.cqe);
+        let implicit = raw.flags & IOE_FABRIC_IMPLICIT != 0;
+        fabric.respond(ConnId(conn), &cqe, data, implicit);
+        IOE_OK
+    });
+    responded.unwrap_or(IOE_PANICKED)
 }
 
 unsafe extern "C" fn flush(fabric: *mut c_void, host: *const IoeHost) -> i32 {

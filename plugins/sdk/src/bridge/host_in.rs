@@ -1,5 +1,6 @@
 //! A reactor behind a table, as the plugin's code sees it.
 
+use std::cell::Cell;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
@@ -22,7 +23,9 @@ const EOPNOTSUPP: i32 = 95;
 pub(super) struct RemoteHost<'a> {
     raw: &'a IoeHost,
     table: &'a IoeHostTable,
-    clock: Clock,
+    clock: &'a Clock,
+    /// The time, once it was asked for: it is the same throughout a call.
+    now: Cell<Option<Instant>>,
     engine: Option<&'a Arc<Engine>>,
 }
 
@@ -34,7 +37,7 @@ impl<'a> RemoteHost<'a> {
     #[inline]
     pub(super) unsafe fn new(
         raw: *const IoeHost,
-        clock: Clock,
+        clock: &'a Clock,
         engine: Option<&'a Arc<Engine>>,
     ) -> Self {
         // SAFETY: the caller's; the engine's table is as large as ours or larger (checked when the plugin was entered).
@@ -43,6 +46,7 @@ impl<'a> RemoteHost<'a> {
                 raw: &*raw,
                 table: &*(*raw).table,
                 clock,
+                now: Cell::new(None),
                 engine,
             }
         }
@@ -83,12 +87,17 @@ fn moved(answer: i64, os_error: i32) -> Result<usize, StreamError> {
 // In every block below the host is lent for the call (`RemoteHost::new`), and arguments are as the contract says.
 impl Host for RemoteHost<'_> {
     fn now(&self) -> Instant {
+        if let Some(now) = self.now.get() {
+            return now;
+        }
         // SAFETY: see above.
         let ns = self
             .table
             .now_ns
             .map(|now_ns| unsafe { now_ns(self.raw.context) });
-        ns.map_or_else(Instant::now, |ns| self.clock.to_instant(ns))
+        let now = ns.map_or_else(Instant::now, |ns| self.clock.to_instant(ns));
+        self.now.set(Some(now));
+        now
     }
 
     fn alloc(&mut self, len: usize) -> Option<Buf> {

@@ -16,7 +16,7 @@ use crate::host::{FileId, Host, HostError, ListenerId, OwnerId, StreamError, Str
 /// What a plugin's call to its host is about: the reactor, and the object being called.
 pub(super) struct Frame<'a> {
     pub(super) host: &'a mut dyn Host,
-    pub(super) clock: Clock,
+    pub(super) clock: &'a Clock,
     /// Where the object's timer is kept.
     pub(super) timer: &'a mut Option<Instant>,
     /// Where a queue's completions go; other objects have none.

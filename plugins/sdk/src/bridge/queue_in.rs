@@ -9,8 +9,8 @@ use units::BlockRange;
 
 use super::clock::Clock;
 use super::convert::{
-    NO_BUF, NO_DONE, error_in, extent_in, file_done_out, geometry_out, op_out, payload_in,
-    range_out,
+    BadSegments, NO_BUF, NO_DONE, error_in, extent_in, file_done_out, geometry_out, op_out,
+    payload_in, range_out,
 };
 use super::guard::Faults;
 use super::host_out::{Frame, keep};
@@ -139,6 +139,7 @@ impl QueueSeed for RemoteSeed {
         self.owns = false;
         let mut queue = Box::new(RemoteQueue {
             raw: self.raw,
+            clock: self.origin.clock,
             mark: self.origin.watch.mark("queue"),
             calls: self.calls,
             inbox: Inbox {
@@ -173,7 +174,7 @@ struct Entry {
     range: BlockRange,
     /// Bytes a read is to bring; none for everything else.
     bytes: Option<u64>,
-    /// The buffer the plugin has.
+    /// The buffer the plugin has, while the operation is pending.
     buf: IoeBuf,
     generation: u32,
     live: bool,
@@ -210,16 +211,36 @@ impl Slots {
         Some(u64::from(entry.generation) << 32 | u64::from(slot))
     }
 
+    /// The entry of an operation in flight.
+    #[inline]
+    fn live(&mut self, number: u64) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(number as u32 as usize)?;
+        (entry.live && entry.generation == (number >> 32) as u32).then_some(entry)
+    }
+
+    /// Notes the buffer of a pending operation, unless that ended meanwhile.
+    #[inline]
+    fn keep(&mut self, number: u64, buf: &IoeBuf) {
+        if let Some(entry) = self.live(number) {
+            entry.buf = *buf;
+        }
+    }
+
+    /// The operation is over. `false` if it was before.
+    #[inline]
+    fn free(&mut self, number: u64) -> bool {
+        let Some(entry) = self.live(number) else {
+            return false;
+        };
+        entry.live = false;
+        self.free.push(number as u32);
+        true
+    }
+
     #[inline]
     fn remove(&mut self, number: u64) -> Option<Entry> {
-        let slot = number as u32;
-        let entry = self.entries.get_mut(slot as usize)?;
-        if !entry.live || entry.generation != (number >> 32) as u32 {
-            return None;
-        }
-        entry.live = false;
-        self.free.push(slot);
-        Some(*entry)
+        let entry = *self.live(number)?;
+        self.free(number).then_some(entry)
     }
 
     fn is_empty(&self) -> bool {
@@ -249,38 +270,50 @@ impl Inbox {
             return;
         };
         // SAFETY: the caller's.
-        let result = unsafe { self.absorb(&entry, done) };
+        let result = unsafe { self.absorb(entry.range, entry.bytes, done) };
         self.done.push_back((entry.tag, result));
     }
 
+    /// How an operation on `range` ended that is to bring `bytes`.
+    ///
     /// # Safety
     /// As [`Inbox::take`].
     #[inline]
-    unsafe fn absorb(&self, entry: &Entry, done: &IoeDone) -> IoResult {
+    unsafe fn absorb(&self, range: BlockRange, bytes: Option<u64>, done: &IoeDone) -> IoResult {
         // SAFETY: the caller's.
-        let (payload, sound) = unsafe { payload_in(done.buf, done.segments, done.segment_count) };
+        let payload = unsafe { payload_in(&done.buf, done.segments, done.segment_count) };
         if done.status != IOE_OK {
-            return Err(error_in(done.status, done.detail).unwrap_or_else(|| {
-                let status = done.status;
-                self.origin
-                    .bad_answer(&format!("status {status} for blocks {}", entry.range));
-                IoError::Medium(entry.range)
-            }));
+            return Err(self.failure(range, done));
         }
-        match (entry.bytes, payload) {
-            (None, _) => Ok(None),
-            (Some(bytes), Some(payload)) if sound && payload.len() as u64 == bytes => {
-                Ok(Some(payload))
-            }
-            (Some(bytes), payload) => {
+        let Some(bytes) = bytes else {
+            return Ok(None);
+        };
+        match payload {
+            Ok(Some(payload)) if payload.len() as u64 == bytes => Ok(Some(payload)),
+            Ok(payload) => {
                 let got = payload.map_or(0, |payload| payload.len());
-                let range = entry.range;
-                self.origin.bad_answer(&format!(
-                    "{got} bytes for a read of {bytes} (blocks {range})"
-                ));
-                Err(IoError::Medium(range))
+                Err(self.wrong_length(range, bytes, got))
             }
+            Err(BadSegments) => Err(self.wrong_length(range, bytes, 0)),
         }
+    }
+
+    #[cold]
+    fn failure(&self, range: BlockRange, done: &IoeDone) -> IoError {
+        error_in(done.status, done.detail).unwrap_or_else(|| {
+            let status = done.status;
+            self.origin
+                .bad_answer(&format!("status {status} for blocks {range}"));
+            IoError::Medium(range)
+        })
+    }
+
+    #[cold]
+    fn wrong_length(&self, range: BlockRange, bytes: u64, got: usize) -> IoError {
+        self.origin.bad_answer(&format!(
+            "{got} bytes for a read of {bytes} (blocks {range})"
+        ));
+        IoError::Medium(range)
     }
 
     /// Ends that other threads announced. The buffers come back with them.
@@ -300,7 +333,7 @@ impl Inbox {
                 ..NO_DONE
             };
             // SAFETY: the contract of `complete_from_any_thread` gives the operation's buffer back.
-            let result = unsafe { self.absorb(&entry, &done) };
+            let result = unsafe { self.absorb(entry.range, entry.bytes, &done) };
             self.done.push_back((entry.tag, result));
         }
     }
@@ -323,6 +356,7 @@ impl Inbox {
 /// A queue behind a table, on its reactor.
 struct RemoteQueue {
     raw: IoeQueue,
+    clock: Clock,
     mark: Arc<Mark>,
     calls: Calls,
     inbox: Inbox,
@@ -341,7 +375,7 @@ impl RemoteQueue {
         let context = self.raw.context;
         let frame = Frame {
             host,
-            clock: self.inbox.origin.clock,
+            clock: &self.clock,
             timer: &mut self.timer,
             inbox: Some(&mut self.inbox),
         };
@@ -409,7 +443,6 @@ impl Queue for RemoteQueue {
             return Submitted::Done(Err(IoError::Busy));
         };
         let raw = op_out(op, number);
-        self.inbox.slots.entries[number as u32 as usize].buf = raw.buf;
         let mut done = NO_DONE;
         let submit = self.calls.submit;
         // SAFETY: the operation's buffer goes to the queue; room for one end is lent.
@@ -417,23 +450,26 @@ impl Queue for RemoteQueue {
             submit(context, host, &raw, &mut done)
         });
         match status {
-            IOE_PENDING => Submitted::Pending,
+            IOE_PENDING => {
+                self.inbox.slots.keep(number, &raw.buf);
+                Submitted::Pending
+            }
             IOE_PANICKED => {
                 // `die` answered it with the others; the caller gets it from here.
                 self.inbox.done.retain(|(other, _)| *other != tag);
                 Submitted::Done(Err(IoError::Gone))
             }
             status => {
-                let Some(entry) = self.inbox.slots.remove(number) else {
+                if !self.inbox.slots.free(number) {
                     // Ended by callback and by return; the callback is on its way out.
                     self.inbox.origin.unknown_completion(number);
                     return Submitted::Pending;
-                };
+                }
                 if status != IOE_OK {
                     done.status = status;
                 }
                 // SAFETY: the plugin gives away what the end holds; segments are valid until the next call.
-                Submitted::Done(unsafe { self.inbox.absorb(&entry, &done) })
+                Submitted::Done(unsafe { self.inbox.absorb(range, bytes, &done) })
             }
         }
     }

@@ -6,11 +6,14 @@ use std::time::Instant;
 
 use abi::*;
 
-use super::convert::{done_out, extent_out, file_done_in, geometry_in, op_in, point, range_in};
+use super::convert::{
+    done_out, end_out, extent_out, file_done_in, geometry_in, op_in, point, range_in,
+};
 use super::engine_in::Engine;
 use super::guard::Image;
 use super::host_in::RemoteHost;
 use crate::block::{IoTag, Queue, QueueSeed, Submitted};
+use crate::buf::Segments;
 use crate::host::OwnerId;
 
 /// What stands behind the table.
@@ -21,8 +24,10 @@ pub(super) struct QueueCell {
     stage: Stage,
     /// The timer as the host knows it.
     timer: Option<Instant>,
-    /// Segments of the ends last given out, until the next call.
+    /// Segments of the ends last taken out, until the next call.
     lent: Vec<IoeSegment>,
+    /// Segments of the end last returned by `submit`, until the next one.
+    array: Segments,
 }
 
 enum Stage {
@@ -49,6 +54,7 @@ impl QueueCell {
             stage: Stage::Seed(seed),
             timer: None,
             lent: Vec::new(),
+            array: Segments::new(),
         });
         IoeQueue {
             table,
@@ -80,16 +86,16 @@ impl QueueCell {
         &mut self,
         what: &str,
         host: *const IoeHost,
-        code: impl FnOnce(&mut dyn Queue, &mut RemoteHost<'_>, &mut Vec<IoeSegment>) -> R,
+        code: impl FnOnce(&mut dyn Queue, &mut RemoteHost<'_>, &mut Segments) -> R,
     ) -> Option<R> {
         let Stage::Started(queue) = &mut self.stage else {
             return None;
         };
-        let (queue, lent) = (&mut **queue, &mut self.lent);
+        let (queue, array) = (&mut **queue, &mut self.array);
         // SAFETY: the engine lends the host for this call.
-        let mut host = unsafe { RemoteHost::new(host, self.image.clock, self.engine.as_ref()) };
+        let mut host = unsafe { RemoteHost::new(host, &self.image.clock, self.engine.as_ref()) };
         let done = self.image.guard(what, || {
-            let done = code(queue, &mut host, lent);
+            let done = code(queue, &mut host, array);
             (done, queue.poll_timeout())
         });
         let Some((done, timer)) = done else {
@@ -152,7 +158,7 @@ unsafe extern "C" fn start(queue: *mut c_void, host: *const IoeHost, owner: u32)
     };
     let engine = cell.engine.clone();
     // SAFETY: the engine lends the host for this call.
-    let mut host = unsafe { RemoteHost::new(host, cell.image.clock, engine.as_ref()) };
+    let mut host = unsafe { RemoteHost::new(host, &cell.image.clock, engine.as_ref()) };
     let opened = cell
         .image
         .guard("start of a queue", || seed.open(&mut host, OwnerId(owner)));
@@ -173,30 +179,22 @@ unsafe extern "C" fn submit(
     done: *mut IoeDone,
 ) -> i32 {
     // SAFETY: the owner's call.
-    let (cell, raw) = unsafe { (cell(queue), &*op) };
-    cell.lent.clear();
-    // SAFETY: the owner gives the buffer away.
-    let op = match unsafe { op_in(raw) } {
-        Ok(op) => op,
-        Err(status) => return status,
-    };
-    let tag = raw.tag;
-    let submitted = cell.enter_with_host("submit", host, |queue, host, lent| {
-        match queue.submit(host, IoTag(tag), op) {
-            Submitted::Pending => None,
-            Submitted::Done(result) => Some(done_out(tag, result, lent)),
+    let (cell, raw, done) = unsafe { (cell(queue), &*op, &mut *done) };
+    let submitted = cell.enter_with_host("submit", host, |queue, host, array| {
+        // SAFETY: the owner gives the buffer away.
+        let op = match unsafe { op_in(raw) } {
+            Ok(op) => op,
+            Err(status) => return status,
+        };
+        match queue.submit(host, IoTag(raw.tag), op) {
+            Submitted::Pending => IOE_PENDING,
+            Submitted::Done(result) => {
+                end_out(done, result, array);
+                IOE_OK
+            }
         }
     });
-    match submitted {
-        Some(None) => IOE_PENDING,
-        Some(Some(mut ended)) => {
-            point(std::slice::from_mut(&mut ended), &cell.lent);
-            // SAFETY: room for one end, lent for the call.
-            unsafe { done.write(ended) };
-            IOE_OK
-        }
-        None => IOE_PANICKED,
-    }
+    submitted.unwrap_or(IOE_PANICKED)
 }
 
 unsafe extern "C" fn poll(queue: *mut c_void, done: *mut IoeDone, max: u32) -> i32 {
