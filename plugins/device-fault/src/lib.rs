@@ -39,6 +39,14 @@ mod shared;
 mod writeback;
 
 use sdk::block::DeviceDriver;
+use sdk::plugin::Plugin;
+
+/// This plugin.
+pub const PLUGIN: Plugin = Plugin {
+    serves: "fault",
+    devices: Some(drivers),
+    ..Plugin::new("device-fault", env!("CARGO_PKG_VERSION"), "io-engine")
+};
 
 /// The drivers of this plugin: `fault`.
 pub fn drivers() -> Vec<Box<dyn DeviceDriver>> {

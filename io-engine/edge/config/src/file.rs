@@ -14,7 +14,7 @@ use crate::limits::{
 };
 use crate::listen::Listen;
 use crate::values::{
-    Congestion, CpuList, Driver, InCapsuleBytes, LogFormat, NodeName, TransferKib,
+    Congestion, CpuList, Driver, ExportAddress, InCapsuleBytes, LogFormat, NodeName, TransferKib,
 };
 
 #[derive(Debug, Default, Deserialize)]
@@ -28,6 +28,8 @@ pub(crate) struct FileTree {
     pub(crate) memory: MemoryFile,
     #[serde(default)]
     pub(crate) nvmf: NvmfFile,
+    #[serde(default)]
+    pub(crate) nbd: NbdFile,
     #[serde(default)]
     pub(crate) grpc: GrpcFile,
     #[serde(default)]
@@ -80,6 +82,12 @@ pub(crate) struct NvmfFile {
 #[serde(deny_unknown_fields)]
 pub(crate) struct GrpcFile {
     pub(crate) listen: Option<Listen<GRPC_PORT>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NbdFile {
+    pub(crate) listen: Option<Vec<ExportAddress>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -33,7 +33,8 @@ pub use file::DeclaredDevice;
 pub use listen::{InterfaceAddress, Origin, select_interface};
 pub use merge::Overrides;
 pub use values::{
-    Congestion, CpuList, Driver, InCapsuleBytes, LogFormat, LogStyle, NodeName, TransferKib,
+    Congestion, CpuList, Driver, ExportAddress, InCapsuleBytes, LogFormat, LogStyle, NodeName,
+    TransferKib,
 };
 
 use limits::{
@@ -67,6 +68,8 @@ pub struct Config {
     pub log: Log,
     /// Time limits of I/O.
     pub io: Io,
+    /// NBD.
+    pub nbd: Nbd,
     /// Plugins to load at start.
     pub plugins: Plugins,
     /// Devices to create and share at start.
@@ -146,6 +149,13 @@ pub struct Io {
     pub slow_io_ms: SlowMs,
     /// A device operation not answered by then takes the device offline.
     pub device_deadline_s: DeadlineS,
+}
+
+/// `[nbd]`
+#[derive(Clone, Debug)]
+pub struct Nbd {
+    /// Where NBD is served from the first share on; never empty.
+    pub listen: Vec<ExportAddress>,
 }
 
 /// `[plugins]`

@@ -1,16 +1,19 @@
 //! Merging: flag over environment over file over default, then the checks that span several keys.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::environment::Environment;
 use crate::error::{ConfigError, ConfigErrorKind};
-use crate::file::{FileTree, MemoryFile, NvmfFile, PluginsFile, ReactorsFile};
+use crate::file::{FileTree, MemoryFile, NbdFile, NvmfFile, PluginsFile, ReactorsFile};
 use crate::limits::{self, Connections, GRPC_PORT, KeepAliveS, NVMF_PORT, PerHost};
 use crate::listen::{Listen, Origin, select_interface};
-use crate::values::{CpuList, NodeName};
-use crate::{Config, Io, ListenAddress, Log, Memory, Nvmf, Plugins, Reactors};
+use crate::values::{CpuList, ExportAddress, NodeName};
+use crate::{Config, Io, ListenAddress, Log, Memory, Nbd, Nvmf, Plugins, Reactors};
+
+/// The socket of the NBD server in the state directory.
+const NBD_SOCKET: &str = "nbd.sock";
 
 /// What the command line said, as text; checked while merging so that flag and file are refused alike.
 #[derive(Clone, Debug, Default)]
@@ -81,9 +84,11 @@ pub(crate) fn merge(
         address: listen.0,
         origin,
     });
+    let state_dir = state_dir(tree.state_dir, flags, environment, &place)?;
     Ok(Config {
         node_name: node_name(tree.node_name, flags, environment)?,
-        state_dir: state_dir(tree.state_dir, flags, environment, &place)?,
+        nbd: nbd(tree.nbd, &state_dir, &place)?,
+        state_dir,
         nvmf: nvmf(tree.nvmf, flags, environment, &place)?,
         grpc: grpc(tree.grpc.listen, flags)?,
         metrics,
@@ -98,6 +103,18 @@ pub(crate) fn merge(
         reactors,
         memory,
     })
+}
+
+/// In the state directory, which only this user enters, unless the file says where.
+fn nbd(tree: NbdFile, state_dir: &Path, place: &str) -> Result<Nbd, ConfigError> {
+    let default = || vec![ExportAddress::socket_in(state_dir, NBD_SOCKET)];
+    let listen = tree.listen.unwrap_or_else(default);
+    if listen.is_empty() {
+        let problem = "names no address; leave it out for a socket in the state directory";
+        let kind = ConfigErrorKind::BadValue;
+        return Err(ConfigError::new(kind, place, "nbd.listen", problem));
+    }
+    Ok(Nbd { listen })
 }
 
 /// The operator's files, then directories: those of the file, of the environment, and the one beside the program.

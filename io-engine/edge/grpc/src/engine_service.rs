@@ -8,9 +8,10 @@ use engine::control::{self, Engine, ObjectStats};
 use plugin_host::{PluginInfo, Source};
 use proto::io_engine::v1::engine_rpc_server::EngineRpc;
 use proto::io_engine::v1::{
-    Device, DeviceState, GetIoStatsRequest, GetIoStatsResponse, InflightIo, ListDevicesResponse,
-    ListInflightRequest, ListInflightResponse, ListPluginsResponse, ListReactorsResponse,
-    ObjectIoStats, OperationIoStats, Plugin, PluginCounter, Reactor, RescanDeviceRequest, Stage,
+    CommandDeviceRequest, CommandDeviceResponse, Device, DeviceState, GetIoStatsRequest,
+    GetIoStatsResponse, InflightIo, ListDevicesResponse, ListInflightRequest, ListInflightResponse,
+    ListPluginsResponse, ListReactorsResponse, ObjectIoStats, OperationIoStats, Plugin,
+    PluginCounter, Reactor, RescanDeviceRequest, ShareDeviceRequest, ShareDeviceResponse, Stage,
 };
 use tonic::{Request, Response, Status};
 
@@ -82,6 +83,28 @@ impl EngineRpc for Service {
         Ok(Response::new(ListReactorsResponse {
             reactors: reactors.collect(),
         }))
+    }
+
+    async fn share_device(
+        &self,
+        request: Request<ShareDeviceRequest>,
+    ) -> Result<Response<ShareDeviceResponse>, Status> {
+        let ShareDeviceRequest { name, protocol } = request.into_inner();
+        let shared = self.engine.export_bdev(&name, &protocol).await;
+        let bdev = shared.map_err(|problem| status(Doing::Other, &problem))?;
+        Ok(Response::new(ShareDeviceResponse {
+            uri: bdev.share_uri.unwrap_or_default(),
+        }))
+    }
+
+    async fn command_device(
+        &self,
+        request: Request<CommandDeviceRequest>,
+    ) -> Result<Response<CommandDeviceResponse>, Status> {
+        let CommandDeviceRequest { name, command } = request.into_inner();
+        let answer = self.engine.command_bdev(&name, &command).await;
+        let answer = answer.map_err(|problem| status(Doing::Other, &problem))?;
+        Ok(Response::new(CommandDeviceResponse { answer }))
     }
 
     async fn list_plugins(&self, _: Request<()>) -> Result<Response<ListPluginsResponse>, Status> {

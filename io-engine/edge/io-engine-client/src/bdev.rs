@@ -1,7 +1,10 @@
 //! `bdev`: block devices of the engine.
 
 use proto::io_engine::v1::engine_rpc_client::EngineRpcClient;
-use proto::io_engine::v1::{Device, DeviceState, ListDevicesResponse, RescanDeviceRequest};
+use proto::io_engine::v1::{
+    CommandDeviceRequest, Device, DeviceState, ListDevicesResponse, RescanDeviceRequest,
+    ShareDeviceRequest,
+};
 use proto::mayastor::v1::bdev_rpc_client::BdevRpcClient;
 use proto::mayastor::v1::{
     BdevShareRequest, BdevUnshareRequest, CreateBdevRequest, DestroyBdevRequest, ListBdevOptions,
@@ -51,13 +54,34 @@ pub(crate) async fn run(context: Context, command: Bdev) -> Result<(), Failure> 
             name,
             protocol,
             allowed_hosts,
-        } => share(&context, &mut client, name, protocol, allowed_hosts).await,
+        } => match protocol {
+            Protocol::Nbd => share_over(&context, &mut engine, name, "nbd", &allowed_hosts).await,
+            Protocol::Nvmf => {
+                let nvmf = ShareProtocol::Nvmf;
+                share(&context, &mut client, name, nvmf, allowed_hosts).await
+            }
+            Protocol::Iscsi => {
+                let iscsi = ShareProtocol::Iscsi;
+                share(&context, &mut client, name, iscsi, allowed_hosts).await
+            }
+            Protocol::None => {
+                let none = ShareProtocol::None;
+                share(&context, &mut client, name, none, allowed_hosts).await
+            }
+        },
         Bdev::Unshare { name } => {
             let what = format!("bdev unshare {name}");
             context
                 .call(what, client.unshare(BdevUnshareRequest { name }))
                 .await?;
             context.line(&(), |()| "unshared".to_owned())
+        }
+        Bdev::Command { name, words } => {
+            let what = format!("bdev command {name}");
+            let command = words.join(" ");
+            let request = CommandDeviceRequest { name, command };
+            let reply = context.call(what, engine.command_device(request)).await?;
+            context.line(&reply, |reply| reply.answer.trim_end().to_owned())
         }
         Bdev::Rescan { name } => {
             let what = format!("bdev rescan {name}");
@@ -79,15 +103,10 @@ async fn share(
     context: &Context,
     client: &mut BdevRpcClient<tonic::transport::Channel>,
     name: String,
-    protocol: Protocol,
+    protocol: ShareProtocol,
     allowed_hosts: Vec<String>,
 ) -> Result<(), Failure> {
     let what = format!("bdev share {name}");
-    let protocol = match protocol {
-        Protocol::Nvmf => ShareProtocol::Nvmf,
-        Protocol::Iscsi => ShareProtocol::Iscsi,
-        Protocol::None => ShareProtocol::None,
-    };
     let request = BdevShareRequest {
         name,
         protocol: protocol as i32,
@@ -101,6 +120,25 @@ async fn share(
             .map(|bdev| bdev.share_uri.clone())
             .unwrap_or_default()
     })
+}
+
+/// Exports a device over a protocol that is not NVMe-oF and prints where it is found.
+async fn share_over(
+    context: &Context,
+    engine: &mut EngineRpcClient<tonic::transport::Channel>,
+    name: String,
+    protocol: &str,
+    allowed_hosts: &[String],
+) -> Result<(), Failure> {
+    let what = format!("bdev share {name}");
+    if !allowed_hosts.is_empty() {
+        let text = format!("{protocol} knows no hosts by NQN; leave --allowed-host out");
+        return Err(Failure::new(what, text));
+    }
+    let protocol = protocol.to_owned();
+    let request = ShareDeviceRequest { name, protocol };
+    let reply = context.call(what, engine.share_device(request)).await?;
+    context.line(&reply, |reply| reply.uri.clone())
 }
 
 /// The URI a device was created from; a URI stands for itself.

@@ -116,6 +116,17 @@ pub struct SubsystemSpec {
     pub namespaces: Vec<NamespaceSpec>,
 }
 
+/// A device that is to be served over another protocol than NVMe-oF.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportSpec {
+    /// The device.
+    pub device: DeviceHandle,
+    /// Name clients ask for.
+    pub name: String,
+    /// Protocol, as its plugin calls it: `nbd`.
+    pub protocol: String,
+}
+
 /// Load and state of one reactor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReactorStats {
@@ -280,6 +291,26 @@ pub trait DataPlane: Send + Sync + 'static {
     /// # Errors
     /// `NotFound`, `Internal`.
     async fn remove_namespace(&self, nqn: &str, nsid: u32) -> Result<(), Problem>;
+
+    /// Has a device obey a command of its own language, and answers what it says.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidArgument` for a command it does not know or a device without commands, `Internal`.
+    async fn command_device(&self, handle: DeviceHandle, command: &str) -> Result<String, Problem>;
+
+    /// Serves a device over another protocol; answers the URI clients reach it by.
+    ///
+    /// # Errors
+    /// `NotFound` (the device), `Unsupported` (the protocol), `Busy` (a namespace refers to the device, or the server's address
+    /// is in use), `AlreadyExists`, `Internal`.
+    async fn add_export(&self, spec: ExportSpec) -> Result<String, Problem>;
+
+    /// Serves a device no longer over another protocol: its clients are disconnected. What they have in it goes on, see
+    /// `settle`.
+    ///
+    /// # Errors
+    /// `NotFound`, `Internal`.
+    async fn remove_export(&self, device: DeviceHandle) -> Result<(), Problem>;
 
     /// What an operator should know about open devices that work: one sentence with the fix each.
     async fn device_warnings(&self) -> Vec<(DeviceHandle, String)> {

@@ -21,6 +21,7 @@ pub mod usage;
 
 mod bdevs;
 mod device_uri;
+mod exports;
 mod registry;
 mod replay;
 mod shares;

@@ -10,6 +10,7 @@ mod calls;
 mod devices;
 mod directory;
 mod drivers;
+mod exports;
 mod persist;
 mod plugins;
 mod settings;
@@ -28,8 +29,8 @@ use sdk::block::{DeviceDriver, Support};
 use tokio::sync::Mutex;
 
 use crate::control::dataplane::{
-    ControllerInfo, DataPlane, DeviceHandle, DeviceInfo, InflightIo, NamespaceSpec, Problem,
-    ProblemKind, ReactorStats, SubsystemSpec, Writers,
+    ControllerInfo, DataPlane, DeviceHandle, DeviceInfo, ExportSpec, InflightIo, NamespaceSpec,
+    Problem, ProblemKind, ReactorStats, SubsystemSpec, Writers,
 };
 use crate::control::stats::IoStats;
 use crate::shard::SubsystemSetup;
@@ -38,6 +39,7 @@ use calls::shard_problem;
 use devices::{Condition, Opened, find, not_open};
 use directory::Directory;
 pub use drivers::check_uri;
+use exports::Servers;
 pub use persist::ReservationStore;
 use plugins::Transport;
 pub use plugins::{LINKED, linked};
@@ -53,6 +55,8 @@ pub struct Plane {
     directory: Arc<Directory>,
     drivers: Arc<Vec<Box<dyn DeviceDriver>>>,
     plugins: PluginHost,
+    /// Where servers of other protocols listen, by protocol.
+    export_listen: BTreeMap<String, Vec<String>>,
     reservations: Arc<dyn ReservationStore>,
     registry: Mutex<Registry>,
     condition: Condition,
@@ -65,6 +69,7 @@ struct Registry {
     next_handle: u64,
     devices: BTreeMap<DeviceHandle, Opened>,
     subsystems: BTreeMap<String, Served>,
+    servers: Servers,
 }
 
 struct Served {
@@ -116,6 +121,7 @@ impl Plane {
     ) -> Result<Arc<Self>, Problem> {
         let directory = Arc::new(Directory::default());
         let device = config.device.clone();
+        let export_listen = config.export_listen.clone();
         let shards = Shards::start(
             config,
             Arc::clone(&directory),
@@ -127,6 +133,7 @@ impl Plane {
             directory,
             drivers: Arc::new(drivers),
             plugins: plugins.clone(),
+            export_listen,
             reservations,
             registry: Mutex::new(Registry::default()),
             condition: Condition::default(),
@@ -157,6 +164,7 @@ impl Plane {
         let mut registry = self.registry.lock().await;
         registry.devices.clear();
         registry.subsystems.clear();
+        registry.servers.clear();
     }
 
     async fn namespace(
@@ -172,6 +180,11 @@ impl Plane {
             let name = &opened.name;
             let detail =
                 format!("device '{name}' is namespace {nsid} of {user}; remove it there first");
+            return Err(Problem::new(ProblemKind::Busy, detail));
+        }
+        if let Some(exported) = &opened.exported {
+            let (name, protocol) = (&opened.name, &exported.protocol);
+            let detail = format!("device '{name}' is shared over {protocol}; unshare it first");
             return Err(Problem::new(ProblemKind::Busy, detail));
         }
         let key = self.bring(spec.device, opened, home).await?;
@@ -415,6 +428,18 @@ impl DataPlane for Plane {
         }
         drop(registry);
         self.shards.persisted(home).await
+    }
+
+    async fn command_device(&self, handle: DeviceHandle, command: &str) -> Result<String, Problem> {
+        self.command(handle, command).await
+    }
+
+    async fn add_export(&self, spec: ExportSpec) -> Result<String, Problem> {
+        self.export(spec).await
+    }
+
+    async fn remove_export(&self, device: DeviceHandle) -> Result<(), Problem> {
+        self.unexport(device).await
     }
 
     async fn device_warnings(&self) -> Vec<(DeviceHandle, String)> {

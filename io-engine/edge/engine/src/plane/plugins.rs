@@ -11,10 +11,12 @@ use transport_nvmf_tcp::TcpConfig;
 use crate::control::dataplane::{Problem, ProblemKind};
 
 /// The default set.
-pub const LINKED: [&Plugin; 3] = [
+pub const LINKED: [&Plugin; 5] = [
     &device_mem::PLUGIN,
     &device_uring::PLUGIN,
     &transport_nvmf_tcp::PLUGIN,
+    &transport_nbd::PLUGIN,
+    &device_fault::PLUGIN,
 ];
 
 /// A host with the default set. `probe` says how files are tried before they are loaded, `store` where plugins keep values.
@@ -85,7 +87,7 @@ mod tests {
     #[test]
     fn the_default_set_serves_what_the_engine_needs() {
         let host = super::linked(None, None);
-        assert_eq!(host.schemes(), ["aio", "malloc", "null", "uring"]);
-        assert!(host.fabric("tcp").is_some());
+        assert_eq!(host.schemes(), ["aio", "fault", "malloc", "null", "uring"]);
+        assert!(host.fabric("tcp").is_some() && host.export("nbd").is_some());
     }
 }

@@ -1,5 +1,6 @@
 //! From the configuration file's words to the reactors'.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use block::DeviceConfig;
@@ -85,6 +86,15 @@ impl PlaneConfig {
                 inflight_max: INFLIGHT_MAX,
                 overdue_max: OVERDUE_MAX,
             },
+            export_listen: BTreeMap::from([(
+                "nbd".to_owned(),
+                config
+                    .nbd
+                    .listen
+                    .iter()
+                    .map(|address| address.as_str().to_owned())
+                    .collect(),
+            )]),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Reactor threads: starting, calling and joining them.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel};
 use std::sync::{Arc, Mutex};
@@ -40,6 +41,8 @@ pub struct PlaneConfig {
     pub tcp: TcpConfig,
     /// Deadlines of devices.
     pub device: DeviceConfig,
+    /// Where servers of other protocols listen, by protocol (`tcp://ADDRESS:PORT`, `unix:///PATH`).
+    pub export_listen: BTreeMap<String, Vec<String>>,
 }
 
 /// The reactor threads.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use block::{BlockDevice, CountedOp, DeviceConfig, Health, InflightIo, IoStats, Request, Stamps};
 use nvme_target::DeviceKey;
-use sdk::block::{Capabilities, Geometry, IoError, IoResult, Queue, QueueSeed, Submitted};
+use sdk::block::{Capabilities, Extent, Geometry, IoError, IoResult, Queue, QueueSeed, Submitted};
 use sdk::host::{FileDone, Host, OwnerId};
 use units::BlockRange;
 
@@ -327,6 +327,12 @@ impl Devices {
             .iter()
             .filter_map(|at| self.slot(*at))
             .any(|slot| slot.device.wants_turn())
+    }
+
+    /// What a range of a device holds; `None` if it is gone.
+    pub(super) fn extents(&mut self, key: DeviceKey, range: BlockRange) -> Option<Vec<Extent>> {
+        let slot = self.slot_mut(key.0 as usize)?;
+        Some(slot.device.extents(range))
     }
 
     pub(super) fn set_geometry(&mut self, now: Instant, key: DeviceKey, geometry: Geometry) {

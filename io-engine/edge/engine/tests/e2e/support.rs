@@ -75,6 +75,7 @@ pub(crate) fn config() -> PlaneConfig {
             inflight_max: 4096,
             overdue_max: 64,
         },
+        export_listen: BTreeMap::new(),
     }
 }
 
