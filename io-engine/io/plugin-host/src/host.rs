@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sdk::block::{Device, DeviceDriver, OpenError};
-use sdk::bridge::{Blocked, EngineContext, Faults, Imported, Watch, import_linked};
+use sdk::bridge::{Blocked, EngineContext, Faults, Imported, Watch, import_linked, import_own};
 use sdk::export::ExportDriver;
 use sdk::fabric::FabricDriver;
 use sdk::plugin::Plugin;
@@ -109,6 +109,23 @@ impl PluginHost {
     /// # Errors
     /// [`Why::Taken`] or [`Why::Load`].
     pub fn add(&self, plugin: &'static Plugin) -> Result<(), Refusal> {
+        self.add_by(plugin, import_linked)
+    }
+
+    /// As [`PluginHost::add`] for a plugin that is the program's own: what it has on reactors is used without its tables, and
+    /// a panic there is the program's.
+    ///
+    /// # Errors
+    /// As [`PluginHost::add`].
+    pub fn add_own(&self, plugin: &'static Plugin) -> Result<(), Refusal> {
+        self.add_by(plugin, import_own)
+    }
+
+    fn add_by(
+        &self,
+        plugin: &'static Plugin,
+        import: fn(&'static Plugin, &'static EngineContext) -> Result<Imported, String>,
+    ) -> Result<(), Refusal> {
         let descriptor = Descriptor {
             abi_major: abi::IOE_ABI_MAJOR,
             abi_minor: abi::IOE_ABI_MINOR,
@@ -122,7 +139,7 @@ impl PluginHost {
             stamps: abi::IOE_STAMPS.to_vec(),
         };
         let (context, counters) = self.context(plugin.name);
-        import_linked(plugin, context)
+        import(plugin, context)
             .map_err(|reason| Why::Load { reason })
             .and_then(|imported| {
                 self.shared

@@ -85,6 +85,7 @@ impl Services for Engine {
             services: None,
             remotes: None,
             watch: Arc::default(),
+            is_own: false,
         };
         // SAFETY: the engine gave the device away.
         unsafe { RemoteDevice::take_in(raw, origin) }

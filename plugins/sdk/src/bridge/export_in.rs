@@ -12,6 +12,7 @@ use super::convert::{
     op_in, range_in,
 };
 use super::engine_out::EngineContext;
+use super::export_out::PartCell;
 use super::fabric_in::{ParcelDrop, Reasons, RemoteParcel};
 use super::host_out::Frame;
 use super::queue_in::Origin;
@@ -187,6 +188,14 @@ impl ExportServer for RemoteServer {
             // SAFETY: room lent for the call.
             unsafe { (self.seat_open)(self.context, &mut raw, failure) }
         })?;
+        // SAFETY: the plugin gave the part away.
+        let own = self
+            .origin
+            .is_own
+            .then(|| unsafe { PartCell::take_back(&raw) });
+        if let Some(seed) = own.flatten() {
+            return Ok(seed);
+        }
         // SAFETY: the plugin gave the part away.
         let calls = unsafe { table_in(raw.table) }.and_then(Calls::new);
         let Some(calls) = calls else {

@@ -213,7 +213,7 @@ unsafe extern "C" fn close_server(server: *mut c_void) {
 }
 
 /// What stands behind the table of a server's part.
-struct PartCell {
+pub(super) struct PartCell {
     stage: Stage,
     image: Arc<Image>,
     engine: Arc<Engine>,
@@ -228,6 +228,27 @@ enum Stage {
 }
 
 impl PartCell {
+    /// The part behind `raw` without its table, if that is one of this side and the part was not started. Then `raw` is used up.
+    ///
+    /// # Safety
+    /// `raw` is a part the caller owns.
+    pub(super) unsafe fn take_back(raw: &IoeExport) -> Option<Box<dyn ExportSeed>> {
+        if !std::ptr::eq(raw.table, &EXPORT_TABLE) {
+            return None;
+        }
+        // SAFETY: only `hand_out` passes on this table, with such a cell; the caller owns it.
+        let mut cell = unsafe { Box::from_raw(raw.context.cast::<Self>()) };
+        match std::mem::replace(&mut cell.stage, Stage::Dead) {
+            Stage::Seed(seed) => Some(seed),
+            stage @ (Stage::Started(_) | Stage::Dead) => {
+                cell.stage = stage;
+                // It stays where its table says.
+                let _ = Box::into_raw(cell);
+                None
+            }
+        }
+    }
+
     fn hand_out(seed: Box<dyn ExportSeed>, image: Arc<Image>, engine: Arc<Engine>) -> IoeExport {
         let cell = Box::new(Self {
             stage: Stage::Seed(seed),

@@ -12,6 +12,7 @@ use nvme_spec::{Cqe, Sqe};
 
 use super::convert::{NO_BUF, address_in, address_out};
 use super::engine_out::EngineContext;
+use super::fabric_out::FabricCell;
 use super::host_out::Frame;
 use super::queue_in::Origin;
 use super::root::table_in;
@@ -115,6 +116,14 @@ impl FabricDriver for RemoteFabricDriver {
             // SAFETY: settings, engine and room lent for the call.
             unsafe { (self.open)(self.context, &self.engine, &settings, &mut raw, failure) }
         })?;
+        // SAFETY: the plugin gave the transport away.
+        let own = self
+            .origin
+            .is_own
+            .then(|| unsafe { FabricCell::take_back(&raw) });
+        if let Some(fabric) = own.flatten() {
+            return Ok(fabric);
+        }
         // SAFETY: the plugin gave the transport away.
         let calls = unsafe { table_in(raw.table) }.and_then(Calls::new);
         let Some(calls) = calls else {
@@ -399,7 +408,9 @@ impl RemoteFabric {
             unsafe { (self.calls.events)(self.context, events.room.as_mut_ptr(), BATCH as u32) };
         (events.at, events.count) = (0, usize::try_from(status).unwrap_or(0).min(BATCH));
         events.may_be_more = events.count == BATCH;
-        self.heed(status);
+        if status < 0 {
+            self.heed(status);
+        }
     }
 }
 

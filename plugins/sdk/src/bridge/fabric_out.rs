@@ -114,7 +114,7 @@ unsafe extern "C" fn parcel_drop(driver: *mut c_void, parcel: *mut c_void) {
 }
 
 /// What stands behind the table of a transport's part.
-struct FabricCell {
+pub(super) struct FabricCell {
     /// None after a panic: what panicked is kept where it is and not touched.
     fabric: Option<Box<dyn Fabric>>,
     image: Arc<Image>,
@@ -137,6 +137,19 @@ impl FabricCell {
             table: &FABRIC_TABLE,
             context: Box::into_raw(cell).cast(),
         }
+    }
+
+    /// The transport behind `raw` without its table, if that is one of this side. Then `raw` is used up.
+    ///
+    /// # Safety
+    /// `raw` is a transport the caller owns.
+    pub(super) unsafe fn take_back(raw: &IoeFabric) -> Option<Box<dyn Fabric>> {
+        if !std::ptr::eq(raw.table, &FABRIC_TABLE) {
+            return None;
+        }
+        // SAFETY: only `hand_out` passes on this table, with such a cell; the caller owns it.
+        let cell = unsafe { Box::from_raw(raw.context.cast::<Self>()) };
+        cell.fabric
     }
 
     #[inline]

@@ -2,7 +2,8 @@
 //!
 //! *Outward* modules hand out a trait object as a table (a plugin's driver to the engine, the engine's services and
 //! reactor to a plugin); *inward* ones take a table in as a trait object. The engine and every plugin built with this
-//! crate carry both, because either side may own a device. The engine drives linked-in plugins through the same tables.
+//! crate carry both, because either side may own a device. Linked-in plugins come in by the same tables; of those that are
+//! the engine's own, what is on a reactor is then used without ([`import_own`]).
 //!
 //! What the outward side promises:
 //! - No panic leaves it: each call into the author's code is guarded; the first panic is logged, answered
@@ -39,5 +40,5 @@ mod watch;
 
 pub use engine_out::EngineContext;
 pub use guard::Faults;
-pub use root::{Brought, Imported, enter, import, import_linked, note};
+pub use root::{Brought, Imported, enter, import, import_linked, import_own, note};
 pub use watch::{Blocked, Watch};

@@ -14,6 +14,7 @@ use super::convert::{
 };
 use super::guard::Faults;
 use super::host_out::{Frame, keep};
+use super::queue_out::QueueCell;
 use super::watch::{Mark, Watch};
 use crate::block::{Extent, Geometry, IoError, IoResult, IoTag, Op, Queue, QueueSeed, Submitted};
 use crate::buf::Payload;
@@ -38,6 +39,8 @@ pub(super) struct Origin {
     pub(super) services: Option<Arc<dyn Services>>,
     pub(super) remotes: Option<Arc<Remotes>>,
     pub(super) watch: Arc<Watch>,
+    /// The plugin is part of this program: its objects on reactors are used as they are, without tables between.
+    pub(super) is_own: bool,
 }
 
 impl Origin {
@@ -137,6 +140,14 @@ impl QueueSeed for RemoteSeed {
         owner: OwnerId,
     ) -> Result<Box<dyn Queue>, IoError> {
         self.owns = false;
+        // SAFETY: the queue is ours and was not started.
+        let own = self
+            .origin
+            .is_own
+            .then(|| unsafe { QueueCell::take_back(&self.raw) });
+        if let Some(seed) = own.flatten() {
+            return seed.open(host, owner);
+        }
         let mut queue = Box::new(RemoteQueue {
             raw: self.raw,
             clock: self.origin.clock,

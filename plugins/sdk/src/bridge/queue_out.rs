@@ -62,6 +62,28 @@ impl QueueCell {
         }
     }
 
+    /// The queue behind `raw` without its table, if that is one of this side and the queue was not started. Then `raw` is used up.
+    ///
+    /// # Safety
+    /// `raw` is a queue the caller owns.
+    pub(super) unsafe fn take_back(raw: &IoeQueue) -> Option<Box<dyn QueueSeed>> {
+        let tables = [&raw const QUEUE_TABLE, &raw const POLLED_TABLE];
+        if !tables.contains(&raw.table) {
+            return None;
+        }
+        // SAFETY: only `hand_out` passes on these tables, with such a cell; the caller owns it.
+        let mut cell = unsafe { Box::from_raw(raw.context.cast::<Self>()) };
+        match std::mem::replace(&mut cell.stage, Stage::Dead) {
+            Stage::Seed(seed) => Some(seed),
+            stage @ (Stage::Started(_) | Stage::Dead) => {
+                cell.stage = stage;
+                // It stays where its table says.
+                let _ = Box::into_raw(cell);
+                None
+            }
+        }
+    }
+
     /// Runs the queue's code. After a panic it is never entered again, nor dropped.
     #[inline]
     fn enter<R>(

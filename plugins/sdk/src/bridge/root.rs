@@ -232,7 +232,9 @@ pub unsafe fn import(
     context: &'static EngineContext,
 ) -> Result<Imported, String> {
     // SAFETY: the caller's; the engine stays as long as the process.
-    take_in(name, context, |engine, out| unsafe { entry(engine, out) })
+    take_in(name, context, false, |engine, out| unsafe {
+        entry(engine, out)
+    })
 }
 
 /// As [`import`] for a plugin that is linked in, through the same tables.
@@ -244,7 +246,23 @@ pub fn import_linked(
     context: &'static EngineContext,
 ) -> Result<Imported, String> {
     // SAFETY: engine and room are those `take_in` makes for an entry.
-    take_in(plugin.name, context, |engine, out| unsafe {
+    take_in(plugin.name, context, false, |engine, out| unsafe {
+        enter(engine, out, plugin)
+    })
+}
+
+/// As [`import_linked`] for a plugin that is part of this program. It comes in by the same tables, but what it has on
+/// reactors is taken out from behind them: two conversions that undo each other, and a guard against panics of code that is
+/// the program's own, would cost a tenth of a small I/O. A panic there is the program's.
+///
+/// # Errors
+/// As [`import`].
+pub fn import_own(
+    plugin: &'static Plugin,
+    context: &'static EngineContext,
+) -> Result<Imported, String> {
+    // SAFETY: engine and room are those `take_in` makes for an entry.
+    take_in(plugin.name, context, true, |engine, out| unsafe {
         enter(engine, out, plugin)
     })
 }
@@ -252,6 +270,7 @@ pub fn import_linked(
 fn take_in(
     name: &str,
     context: &'static EngineContext,
+    is_own: bool,
     entry: impl FnOnce(*const IoeEngine, *mut IoePlugin) -> i32,
 ) -> Result<Imported, String> {
     let engine: &'static IoeEngine = Box::leak(Box::new(context.raw()));
@@ -281,6 +300,7 @@ fn take_in(
         services: Some(context.services().clone()),
         remotes: Some(context.remotes().clone()),
         watch: watch.clone(),
+        is_own,
     };
     let mut brought = Brought::default();
     // SAFETY: the plugin's lists are valid as long as the process, and so is what they hold.

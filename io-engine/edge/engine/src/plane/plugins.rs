@@ -1,4 +1,4 @@
-//! The plugins that are linked in. They go through the same tables as those loaded from files.
+//! The plugins that are linked in. They come in by the same tables as those loaded from files.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub const LINKED: [&Plugin; 5] = [
 pub fn linked(probe: Option<Probe>, store: Option<Arc<dyn Store>>) -> PluginHost {
     let host = PluginHost::new(probe, store);
     for plugin in LINKED {
-        if let Err(refusal) = host.add(plugin) {
+        if let Err(refusal) = host.add_own(plugin) {
             panic!("{refusal}");
         }
     }
