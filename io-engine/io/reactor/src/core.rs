@@ -73,6 +73,8 @@ pub(crate) struct Did {
     pub(crate) receive: bool,
     /// Sent bytes.
     pub(crate) send: bool,
+    /// Slept first.
+    pub(crate) sleep: bool,
 }
 
 impl Core {
@@ -134,10 +136,11 @@ impl Core {
         };
         stats::add(account, (now - self.accounted).as_nanos() as u64);
         if did.receive {
-            self.spin.note_arrival(now);
+            // What a turn finds it finds at its start, or when it wakes.
+            self.spin.note_arrival(self.now, did.sleep);
         }
-        if did.send {
-            self.spin.note_send(now);
+        if did.receive || did.send {
+            self.spin.note_work(now, did.send);
         }
         self.now = now;
         self.accounted = now;
@@ -200,6 +203,7 @@ impl Core {
             (self.now - self.accounted).as_nanos() as u64,
         );
         stats::add(&self.stats.wakes, 1);
+        self.did.sleep = true;
         self.accounted = self.now;
     }
 

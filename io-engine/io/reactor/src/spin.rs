@@ -2,8 +2,9 @@
 //!
 //! A sleep costs its waker and us one wake (25–30 µs measured on the reference machine), so after a response has been
 //! sent it pays to look on for about that long: if the host's next command comes within it, the wake is saved; if not,
-//! no more is lost than the wake would have cost. It pays for longer (`spin_us_max`) only while commands arrive
-//! more often than that. It never pays under a CPU quota, nor while another thread waits for this CPU: what it waits for may be
+//! no more is lost than the wake would have cost. It pays for longer (`spin_us_max`) only while the reactor is idle for
+//! less than that between one turn with work and the next. The wake that a sleep costs is no part of it: with it, a
+//! reactor that once slept would take the time it sleeps for the time its hosts take, and go on sleeping. It never pays under a CPU quota, nor while another thread waits for this CPU: what it waits for may be
 //! the very command we spin for.
 
 use std::os::fd::OwnedFd;
@@ -29,15 +30,17 @@ const CONTENTION_NOISE: Duration = Duration::from_micros(100);
 const CONTENTION_REST_MIN: Duration = Duration::from_millis(4);
 const CONTENTION_REST_MAX: Duration = Duration::from_millis(100);
 
-/// Weight of the newest gap in the mean: one eighth, so that about eight arrivals decide.
-const GAP_SHIFT: u32 = 3;
+/// Weight of the newest idle time in the mean: one eighth, so that about eight arrivals decide.
+const IDLE_SHIFT: u32 = 3;
 
 /// The spinning policy of one reactor.
 pub(crate) struct Spin {
     max: Duration,
     last_send: Option<Instant>,
-    last_arrival: Instant,
-    gap_ns_mean: u64,
+    /// End of the last turn that received or sent.
+    last_work: Instant,
+    /// Mean time without work before an arrival.
+    idle_ns_mean: u64,
     resting_until: Option<Instant>,
     /// How long the next rest is.
     rest: Duration,
@@ -62,8 +65,8 @@ impl Spin {
         Self {
             max,
             last_send: None,
-            last_arrival: now,
-            gap_ns_mean: u64::MAX >> GAP_SHIFT,
+            last_work: now,
+            idle_ns_mean: u64::MAX >> IDLE_SHIFT,
             resting_until: None,
             rest: CONTENTION_REST_MIN,
             scheduler,
@@ -72,21 +75,29 @@ impl Spin {
         }
     }
 
+    /// Something arrived at `now`, at the end of a sleep or while awake: data, a completion, a message.
     #[inline]
-    pub(crate) fn note_send(&mut self, now: Instant) {
-        self.last_send = Some(now);
-    }
-
-    /// Something arrived: data, a completion, a message.
-    #[inline]
-    pub(crate) fn note_arrival(&mut self, now: Instant) {
-        let gap = now.saturating_duration_since(self.last_arrival).as_nanos();
-        self.last_arrival = now;
+    pub(crate) fn note_arrival(&mut self, now: Instant, slept: bool) {
+        let idle = now.saturating_duration_since(self.last_work);
+        let idle = if slept {
+            idle.saturating_sub(WAKE_COST)
+        } else {
+            idle
+        };
         // A long silence counts as ten times the longest spin, so that it is forgotten within some dozen arrivals.
         let ceiling = self.max.as_nanos() * 10;
-        let gap = gap.min(ceiling) as u64;
-        let mean = self.gap_ns_mean.min(ceiling as u64);
-        self.gap_ns_mean = mean - (mean >> GAP_SHIFT) + (gap >> GAP_SHIFT);
+        let idle = idle.as_nanos().min(ceiling) as u64;
+        let mean = self.idle_ns_mean.min(ceiling as u64);
+        self.idle_ns_mean = mean - (mean >> IDLE_SHIFT) + (idle >> IDLE_SHIFT);
+    }
+
+    /// A turn that received or sent ended at `now`.
+    #[inline]
+    pub(crate) fn note_work(&mut self, now: Instant, sent: bool) {
+        self.last_work = now;
+        if sent {
+            self.last_send = Some(now);
+        }
     }
 
     /// Whether to look again at once, at `now`, when there is nothing to do.
@@ -107,7 +118,7 @@ impl Spin {
     }
 
     fn window(&self) -> Duration {
-        let is_frequent = u128::from(self.gap_ns_mean) < self.max.as_nanos();
+        let is_frequent = u128::from(self.idle_ns_mean) < self.max.as_nanos();
         if is_frequent {
             self.max
         } else {
@@ -188,26 +199,65 @@ mod tests {
         let start = Instant::now();
         let mut spin = Spin::new(us(100), start);
         assert!(!spin.pays(start), "nothing was sent");
-        spin.note_send(start);
+        spin.note_work(start, true);
         assert!(spin.pays(start + us(29)));
         assert!(!spin.pays(start + us(31)), "arrivals are rare so far");
         // Forty arrivals, 20 µs apart, within the 2 ms in which the scheduler is not asked.
-        let mut now = start;
-        for _ in 0..40 {
-            now += us(20);
-            spin.note_arrival(now);
-        }
-        spin.note_send(now);
+        let now = arrive(&mut spin, start, 40, us(20), us(0), false);
         assert!(spin.pays(now + us(90)));
         assert!(!spin.pays(now + us(100)), "spin_us_max bounds it");
+    }
+
+    /// `times` turns, each `idle` after the one before and `busy` long, the last of which sends. The end of the last.
+    fn arrive(
+        spin: &mut Spin,
+        start: Instant,
+        times: u32,
+        idle: Duration,
+        busy: Duration,
+        slept: bool,
+    ) -> Instant {
+        let mut now = start;
+        for _ in 0..times {
+            now += idle;
+            spin.note_arrival(now, slept);
+            now += busy;
+            spin.note_work(now, true);
+        }
+        now
+    }
+
+    #[test]
+    fn the_wake_of_a_sleep_is_not_the_hosts_time() {
+        let start = Instant::now();
+        let mut spin = Spin::new(us(50), start);
+        // Hosts answer within 35 µs; the reactor slept and was woken 30 µs later each time.
+        arrive(&mut spin, start, 40, us(65), us(20), true);
+        assert_eq!(spin.window(), us(50));
+    }
+
+    #[test]
+    fn the_time_of_work_is_not_idle() {
+        let start = Instant::now();
+        let mut spin = Spin::new(us(50), start);
+        arrive(&mut spin, start, 40, us(20), us(500), false);
+        assert_eq!(spin.window(), us(50));
+    }
+
+    #[test]
+    fn hosts_that_take_longer_are_not_waited_for() {
+        let start = Instant::now();
+        let mut spin = Spin::new(us(50), start);
+        arrive(&mut spin, start, 40, us(90), us(1), true);
+        assert_eq!(spin.window(), WAKE_COST);
     }
 
     #[test]
     fn zero_never_spins() {
         let start = Instant::now();
         let mut spin = Spin::new(Duration::ZERO, start);
-        spin.note_send(start);
-        spin.note_arrival(start);
+        spin.note_arrival(start, false);
+        spin.note_work(start, true);
         assert!(!spin.pays(start));
     }
 
@@ -215,12 +265,9 @@ mod tests {
     fn one_silence_is_forgotten_soon() {
         let start = Instant::now();
         let mut spin = Spin::new(us(100), start);
-        let mut now = start + Duration::from_secs(3600);
-        spin.note_arrival(now);
-        for _ in 0..40 {
-            now += us(10);
-            spin.note_arrival(now);
-        }
+        let hour = Duration::from_secs(3600);
+        let now = arrive(&mut spin, start, 1, hour, us(0), true);
+        arrive(&mut spin, now, 40, us(10), us(0), false);
         assert_eq!(spin.window(), us(100));
     }
 
