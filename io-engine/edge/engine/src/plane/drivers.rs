@@ -63,7 +63,7 @@ mod tests {
         }
         let line = check_uri("spdk:///x").unwrap_err().to_string();
         assert!(
-            line.ends_with("'spdk' is unknown; use one of: aio, malloc, null, uring"),
+            line.ends_with("'spdk' is unknown; use one of: aio, fault, malloc, null, uring"),
             "{line}"
         );
         assert!(check_uri("/dev/sdb").is_err());
