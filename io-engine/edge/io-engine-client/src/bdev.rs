@@ -54,21 +54,7 @@ pub(crate) async fn run(context: Context, command: Bdev) -> Result<(), Failure> 
             name,
             protocol,
             allowed_hosts,
-        } => match protocol {
-            Protocol::Nbd => share_over(&context, &mut engine, name, "nbd", &allowed_hosts).await,
-            Protocol::Nvmf => {
-                let nvmf = ShareProtocol::Nvmf;
-                share(&context, &mut client, name, nvmf, allowed_hosts).await
-            }
-            Protocol::Iscsi => {
-                let iscsi = ShareProtocol::Iscsi;
-                share(&context, &mut client, name, iscsi, allowed_hosts).await
-            }
-            Protocol::None => {
-                let none = ShareProtocol::None;
-                share(&context, &mut client, name, none, allowed_hosts).await
-            }
-        },
+        } => share(&context, name, protocol, allowed_hosts).await,
         Bdev::Unshare { name } => {
             let what = format!("bdev unshare {name}");
             context
@@ -76,13 +62,7 @@ pub(crate) async fn run(context: Context, command: Bdev) -> Result<(), Failure> 
                 .await?;
             context.line(&(), |()| "unshared".to_owned())
         }
-        Bdev::Command { name, words } => {
-            let what = format!("bdev command {name}");
-            let command = words.join(" ");
-            let request = CommandDeviceRequest { name, command };
-            let reply = context.call(what, engine.command_device(request)).await?;
-            context.line(&reply, |reply| reply.answer.trim_end().to_owned())
-        }
+        Bdev::Command { name, words } => command_to(&context, name, &words.join(" ")).await,
         Bdev::Rescan { name } => {
             let what = format!("bdev rescan {name}");
             let reply = context
@@ -101,17 +81,23 @@ pub(crate) async fn run(context: Context, command: Bdev) -> Result<(), Failure> 
 /// Exports a device and prints where it is found.
 async fn share(
     context: &Context,
-    client: &mut BdevRpcClient<tonic::transport::Channel>,
     name: String,
-    protocol: ShareProtocol,
+    protocol: Protocol,
     allowed_hosts: Vec<String>,
 ) -> Result<(), Failure> {
+    let protocol = match protocol {
+        Protocol::Nbd => return share_over(context, name, "nbd", &allowed_hosts).await,
+        Protocol::Nvmf => ShareProtocol::Nvmf,
+        Protocol::Iscsi => ShareProtocol::Iscsi,
+        Protocol::None => ShareProtocol::None,
+    };
     let what = format!("bdev share {name}");
     let request = BdevShareRequest {
         name,
         protocol: protocol as i32,
         allowed_hosts,
     };
+    let mut client = BdevRpcClient::new(context.channel());
     let reply = context.call(what, client.share(request)).await?;
     context.line(&reply, |reply| {
         reply
@@ -122,10 +108,19 @@ async fn share(
     })
 }
 
+/// Gives a device a command of its own and prints what it says.
+async fn command_to(context: &Context, name: String, command: &str) -> Result<(), Failure> {
+    let what = format!("bdev command {name}");
+    let command = command.to_owned();
+    let request = CommandDeviceRequest { name, command };
+    let mut engine = EngineRpcClient::new(context.channel());
+    let reply = context.call(what, engine.command_device(request)).await?;
+    context.line(&reply, |reply| reply.answer.trim_end().to_owned())
+}
+
 /// Exports a device over a protocol that is not NVMe-oF and prints where it is found.
 async fn share_over(
     context: &Context,
-    engine: &mut EngineRpcClient<tonic::transport::Channel>,
     name: String,
     protocol: &str,
     allowed_hosts: &[String],
@@ -137,6 +132,7 @@ async fn share_over(
     }
     let protocol = protocol.to_owned();
     let request = ShareDeviceRequest { name, protocol };
+    let mut engine = EngineRpcClient::new(context.channel());
     let reply = context.call(what, engine.share_device(request)).await?;
     context.line(&reply, |reply| reply.uri.clone())
 }

@@ -493,6 +493,7 @@ impl Fabric for RemoteFabric {
         if self.dead {
             return;
         }
+        self.events.may_be_more = true;
         let raw = buf.into_abi();
         // SAFETY: the buffer goes to the transport.
         let status =
@@ -505,6 +506,7 @@ impl Fabric for RemoteFabric {
         if self.dead {
             return;
         }
+        self.events.may_be_more = true;
         let mut raw = IoeFabricAnswer {
             size: size_of::<IoeFabricAnswer>() as u32,
             flags: if implicit { IOE_FABRIC_IMPLICIT } else { 0 },

@@ -35,6 +35,7 @@ mod host_out;
 mod queue_in;
 mod queue_out;
 mod root;
+mod slots;
 mod text;
 mod watch;
 

@@ -86,17 +86,16 @@ impl PlaneConfig {
                 inflight_max: INFLIGHT_MAX,
                 overdue_max: OVERDUE_MAX,
             },
-            export_listen: BTreeMap::from([(
-                "nbd".to_owned(),
-                config
-                    .nbd
-                    .listen
-                    .iter()
-                    .map(|address| address.as_str().to_owned())
-                    .collect(),
-            )]),
+            export_listen: export_listen(config),
         }
     }
+}
+
+/// Where servers listen, by protocol.
+fn export_listen(config: &Config) -> BTreeMap<String, Vec<String>> {
+    let nbd = config.nbd.listen.iter();
+    let nbd = nbd.map(|address| address.as_str().to_owned());
+    BTreeMap::from([("nbd".to_owned(), nbd.collect())])
 }
 
 fn tcp(nvmf: &Nvmf, queue_depth: u16) -> TcpConfig {

@@ -95,11 +95,7 @@ fn images_come_back_equal_from_devices_of_every_reactor() {
         .runtime
         .block_on(rig.plane.device_stats())
         .into_iter()
-        .map(|(_, stats)| {
-            stats
-                .of(engine::control::stats::CountedOp::Write)
-                .ops
-        })
+        .map(|(_, stats)| stats.of(engine::control::stats::CountedOp::Write).ops)
         .collect();
     assert!(used.iter().all(|writes| *writes > 0), "{used:?}");
 }
@@ -128,8 +124,7 @@ fn a_device_is_served_one_way_at_a_time() {
         kind(rig.runtime.block_on(rig.plane.add_subsystem(subsystem()))),
         ProblemKind::Busy
     );
-    let done =
-        |result: Result<(), Problem>| result.unwrap_or_else(|problem| panic!("{problem}"));
+    let done = |result: Result<(), Problem>| result.unwrap_or_else(|problem| panic!("{problem}"));
     done(rig.runtime.block_on(rig.plane.remove_export(device)));
     done(rig.runtime.block_on(rig.plane.add_subsystem(subsystem())));
     assert_eq!(kind(export(&rig, device, "m").map(drop)), ProblemKind::Busy);
