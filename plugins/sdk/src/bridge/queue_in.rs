@@ -9,8 +9,8 @@ use units::BlockRange;
 
 use super::clock::Clock;
 use super::convert::{
-    BadSegments, NO_BUF, NO_DONE, error_in, extent_in, file_done_out, geometry_out, op_out,
-    payload_in, range_out,
+    BadSegments, NO_DONE, error_in, extent_in, file_done_out, geometry_out, op_out, payload_in,
+    range_out,
 };
 use super::guard::Faults;
 use super::host_out::{Frame, keep};
