@@ -159,6 +159,9 @@ pub trait Fabric {
     /// implied by the last data (the host switched submission queue flow control off).
     fn respond(&mut self, conn: ConnId, cqe: &Cqe, data: Option<Payload>, implicit: bool);
 
+    /// Command `cid` ended without an answer, and gets none: it no longer counts as outstanding. Its connection stays.
+    fn forget(&mut self, conn: ConnId, cid: u16);
+
     /// Sends what is queued and resumes connections that waited for buffers. Once a turn.
     fn flush(&mut self, host: &mut dyn Host);
 

@@ -8,20 +8,14 @@ use nvme_spec::{Cqe, Sqe};
 use nvme_tcp::{
     Controller, ControllerConfig, ControllerEvent, DataToken, FetchTag, Incoming, PayloadDst, Want,
 };
-use sdk::buf::{Buf, Payload};
+use sdk::buf::{BUF_ALIGN, Buf, Payload};
 use sdk::fabric::ConnId;
 use sdk::host::{Host, StreamError, StreamId};
 
 use crate::TcpConfig;
 use crate::ending::Ending;
+use crate::limits::{DIRECT_MIN, STAGED_BESIDE_DIRECT};
 use slab::Slab;
-
-/// Payload outstanding from which on it is received straight into its buffer.
-const DIRECT_MIN: usize = 16 << 10;
-/// Commands an admin queue may have outstanding, whatever I/O queues may (NVMe Base 2.0c: 4096 at most; the target grants 256).
-const ADMIN_QUEUE_ENTRIES_MAX: usize = 256;
-/// Bytes staged behind a direct receive, and while large data is expected: the next header, and little of its data.
-const STAGED_BESIDE_DIRECT: usize = 512;
 
 /// Data being fetched from the host.
 pub(crate) struct Fetching {
@@ -55,6 +49,11 @@ pub(crate) enum Told {
         buf: Buf,
         data_ok: bool,
     },
+}
+
+/// Bytes of the arena that a buffer of `len` bytes takes: however small, a piece of a power of two.
+fn piece(len: usize) -> usize {
+    len.max(BUF_ALIGN).next_power_of_two()
 }
 
 /// See the module documentation.
@@ -100,7 +99,7 @@ impl Connection {
             maxh2cdata: config.transfer_bytes_max,
             header_digest: config.header_digest,
             data_digest: config.data_digest,
-            commands_max: config.queue_depth.max(ADMIN_QUEUE_ENTRIES_MAX),
+            commands_max: config.queue_depth,
             handshake_timeout: config.handshake_timeout,
             progress_timeout: config.progress_timeout,
         };
@@ -143,7 +142,12 @@ impl Connection {
         (quiet && !self.core.has_transmit()).then_some((self.core, self.rest))
     }
 
-    /// Receives once and takes what came.
+    /// Bytes of the arena that the buffer of a capsule takes of which a part is missing.
+    pub(crate) fn half_received(&self) -> usize {
+        self.capsule.as_deref().map_or(0, |data| piece(data.len()))
+    }
+
+    /// Receives once and takes what came. A capsule that is not whole may take `early_max` bytes of the arena.
     ///
     /// # Errors
     /// Why the connection is over.
@@ -151,6 +155,7 @@ impl Connection {
         &mut self,
         host: &mut dyn Host,
         staging: &mut [u8],
+        early_max: usize,
         told: &mut impl FnMut(&mut Self, Told),
     ) -> Result<(), &'static str> {
         if self.receiving != Receiving::Open {
@@ -162,7 +167,8 @@ impl Connection {
         } else {
             staging.len()
         };
-        let limit = limit.max(kept + STAGED_BESIDE_DIRECT).min(staging.len());
+        let least = kept.max(self.awaited()) + STAGED_BESIDE_DIRECT;
+        let limit = limit.max(least).min(staging.len());
         staging[..kept].copy_from_slice(&self.rest);
         self.rest.clear();
         let direct = if kept == 0 { self.direct_range() } else { None };
@@ -197,11 +203,11 @@ impl Connection {
             }
         };
         let Some((offset, len)) = direct else {
-            return self.take(host, &staging[..kept + received], told);
+            return self.take(host, &staging[..kept + received], early_max, told);
         };
         let placed = received.min(len);
         self.take_direct(offset, placed, told);
-        self.take(host, &staging[..received - placed], told)
+        self.take(host, &staging[..received - placed], early_max, told)
     }
 
     /// Goes on with what was kept, after whatever stopped receiving is over.
@@ -211,11 +217,12 @@ impl Connection {
     pub(crate) fn resume(
         &mut self,
         host: &mut dyn Host,
+        early_max: usize,
         told: &mut impl FnMut(&mut Self, Told),
     ) -> Result<(), &'static str> {
         self.receiving = Receiving::Open;
         let rest = std::mem::take(&mut self.rest);
-        self.take(host, &rest, told)
+        self.take(host, &rest, early_max, told)
     }
 
     /// Offset and length of payload to receive straight into its buffer.
@@ -271,6 +278,7 @@ impl Connection {
         &mut self,
         host: &mut dyn Host,
         mut bytes: &[u8],
+        early_max: usize,
         told: &mut impl FnMut(&mut Self, Told),
     ) -> Result<(), &'static str> {
         loop {
@@ -290,7 +298,14 @@ impl Connection {
                     step.event
                 }
                 Want::Payload { dst, offset, len } => {
-                    if !self.has_destination(host, dst, offset, len) || bytes.is_empty() {
+                    let has_destination = match dst {
+                        PayloadDst::Fetch(_) | PayloadDst::Discard(_) => true,
+                        PayloadDst::InCapsule => {
+                            self.capsule.is_some()
+                                || self.take_buffer(host, len as usize, bytes.len(), early_max)
+                        }
+                    };
+                    if !has_destination || bytes.is_empty() {
                         break;
                     }
                     let (data, behind) = bytes.split_at(bytes.len().min(len as usize));
@@ -313,25 +328,39 @@ impl Connection {
         Ok(())
     }
 
-    fn has_destination(
+    /// Bytes that make whole the capsule which is kept for want of a buffer.
+    fn awaited(&self) -> usize {
+        match self.core.want() {
+            Want::Payload {
+                dst: PayloadDst::InCapsule,
+                len,
+                ..
+            } if self.capsule.is_none() => len as usize + self.core.data_digest_len(),
+            Want::Payload { .. }
+            | Want::Header(_)
+            | Want::Congested
+            | Want::Flush
+            | Want::Close => 0,
+        }
+    }
+
+    /// Takes a buffer for in-capsule data of `len` bytes, `there` of which, with what follows, have arrived. Before it is whole,
+    /// its digest included, only for a host that is known, and out of `early_max` bytes. Whether there is one.
+    fn take_buffer(
         &mut self,
         host: &mut dyn Host,
-        dst: PayloadDst,
-        offset: u32,
-        len: u32,
+        len: usize,
+        there: usize,
+        early_max: usize,
     ) -> bool {
-        match dst {
-            PayloadDst::Fetch(_) | PayloadDst::Discard(_) => true,
-            PayloadDst::InCapsule if self.capsule.is_some() => true,
-            PayloadDst::InCapsule => {
-                let needed = (offset + len) as usize;
-                self.capsule = host.alloc(needed);
-                if self.capsule.is_none() {
-                    self.receiving = Receiving::NeedsBuffer(needed);
-                }
-                self.capsule.is_some()
-            }
+        let is_whole = there >= len + self.core.data_digest_len();
+        if is_whole || self.core.is_connected() && piece(len) <= early_max {
+            self.capsule = host.alloc(len);
         }
+        if is_whole && self.capsule.is_none() {
+            self.receiving = Receiving::NeedsBuffer(len);
+        }
+        self.capsule.is_some()
     }
 
     fn place(&mut self, dst: PayloadDst, offset: usize, data: &[u8]) {
@@ -387,6 +416,11 @@ impl Connection {
         let tag = self.fetches.insert(Fetching { buf, token });
         self.core
             .submit_fetch(cid, FetchTag(tag as u16), len as u32);
+    }
+
+    /// A command ended without an answer.
+    pub(crate) fn forget(&mut self, cid: u16) {
+        self.core.forget_command(cid);
     }
 
     /// Fetches outstanding.

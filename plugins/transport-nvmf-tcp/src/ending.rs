@@ -45,6 +45,7 @@ impl TcpFabric {
         let Some(connection) = self.connections.get_mut(slot) else {
             return;
         };
+        self.shared.half_received -= connection.half_received();
         connection.stop_receiving();
         if !connection.core.has_transmit() {
             self.drop_connection(host, slot);

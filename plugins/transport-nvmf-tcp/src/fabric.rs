@@ -13,10 +13,8 @@ use slab::Slab;
 
 use crate::TcpConfig;
 use crate::connection::{Connection, Receiving, Told};
+use crate::limits::{HALF_RECEIVED_BYTES_MAX, IN_CAPSULE_BYTES_MAX, STAGING_BYTES};
 use crate::transmit::{self, Sent};
-
-/// Bytes of one receive: 60 in-capsule writes of 4 KiB.
-const STAGING_BYTES: usize = 256 << 10;
 
 /// See the crate documentation.
 pub struct TcpFabric {
@@ -39,6 +37,8 @@ pub struct TcpFabric {
 /// What all connections use, one at a time.
 pub(crate) struct Shared {
     pub(crate) staging: Vec<u8>,
+    /// Bytes of the arena that capsules which are not whole hold, on all connections.
+    pub(crate) half_received: usize,
     pub(crate) events: VecDeque<FabricEvent>,
     dirty: Vec<usize>,
     /// Bytes of buffers sent, by connection.
@@ -58,7 +58,11 @@ struct Moving {
 
 impl TcpFabric {
     /// A fabric without connections.
+    ///
+    /// # Panics
+    /// If `config` is outside the ranges its fields document.
     pub fn new(config: TcpConfig) -> Self {
+        assert!(config.in_capsule_bytes <= IN_CAPSULE_BYTES_MAX);
         Self {
             config,
             connections: Slab::new(),
@@ -66,6 +70,7 @@ impl TcpFabric {
             generation: 0,
             shared: Shared {
                 staging: vec![0; STAGING_BYTES],
+                half_received: 0,
                 events: VecDeque::new(),
                 dirty: Vec::new(),
                 sent: Vec::new(),
@@ -136,7 +141,7 @@ impl TcpFabric {
         step: impl FnOnce(
             &mut Connection,
             &mut dyn Host,
-            &mut [u8],
+            (&mut [u8], usize),
             &mut dyn FnMut(&mut Connection, Told),
         ) -> Result<(), &'static str>,
     ) {
@@ -144,11 +149,17 @@ impl TcpFabric {
             return;
         };
         let Shared {
-            staging, events, ..
+            staging,
+            half_received,
+            events,
+            ..
         } = &mut self.shared;
         let mut tell =
             |connection: &mut Connection, told| events.push_back(event(connection, told));
-        let outcome = step(connection, host, staging, &mut tell);
+        *half_received -= connection.half_received();
+        let early_max = HALF_RECEIVED_BYTES_MAX.saturating_sub(*half_received);
+        let outcome = step(connection, host, (staging, early_max), &mut tell);
+        *half_received += connection.half_received();
         Self::mark_dirty(&mut self.shared, slot, connection);
         Self::watch(&mut self.shared, connection);
         match outcome {
@@ -205,8 +216,9 @@ impl TcpFabric {
             }
             let stream = connection.stream;
             host.pause_stream(stream, false);
-            self.step(host, slot, |connection, host, _, tell| {
-                connection.resume(host, &mut |connection, told| tell(connection, told))
+            self.step(host, slot, |connection, host, (_, early_max), tell| {
+                let tell = &mut |connection: &mut Connection, told| tell(connection, told);
+                connection.resume(host, early_max, tell)
             });
         }
     }
@@ -277,11 +289,14 @@ impl Fabric for TcpFabric {
             self.drain(host, slot);
             return;
         }
-        self.step(host, slot, |connection, host, staging, tell| {
-            connection.receive(host, staging, &mut |connection, told| {
-                tell(connection, told)
-            })
-        });
+        self.step(
+            host,
+            slot,
+            |connection, host, (staging, early_max), tell| {
+                let tell = &mut |connection: &mut Connection, told| tell(connection, told);
+                connection.receive(host, staging, early_max, tell)
+            },
+        );
     }
 
     fn handle_writable(&mut self, host: &mut dyn Host, stream: StreamId) {
@@ -356,6 +371,12 @@ impl Fabric for TcpFabric {
         Self::mark_dirty(&mut self.shared, conn.slot(), connection);
     }
 
+    fn forget(&mut self, conn: ConnId, cid: u16) {
+        if let Some(connection) = self.open(conn) {
+            connection.forget(cid);
+        }
+    }
+
     fn flush(&mut self, host: &mut dyn Host) {
         while let Some(slot) = self.shared.dirty.pop() {
             self.send(host, slot);
@@ -384,6 +405,7 @@ impl Fabric for TcpFabric {
         // The answer to ICReq may still be queued.
         self.send(host, slot);
         let connection = self.connections.try_remove(slot)?;
+        self.shared.half_received -= connection.half_received();
         self.by_stream[(connection.stream.0 & 0xffff_ffff) as usize] = None;
         let (stream, local, peer) = (connection.stream, connection.local, connection.peer);
         let Some((core, rest)) = connection.into_core() else {

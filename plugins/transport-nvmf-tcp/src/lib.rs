@@ -5,6 +5,9 @@
 //!
 //! Invariants:
 //! - One large receive a connection and turn; payload of 16 KiB and more goes straight to its buffer.
+//! - Half a capsule takes no memory of the arena, but for a small allowance that all connections share
+//!   ([`limits::HALF_RECEIVED_BYTES_MAX`]). Beyond it, and before Connect, it stays with its connection until it is whole;
+//!   then it is given a buffer, and the engine, which charges its host, hears of it in the same turn.
 //! - A connection that waits for memory, or whose host does not read, is not read from.
 //! - The staging area is shared; what a connection could not use yet is kept by it, at most one staging area.
 //! - A host's buffers outlive its connection by nothing: one that ends frees them at once, though its last words linger.
@@ -16,6 +19,7 @@ mod connection;
 mod driver;
 mod ending;
 mod fabric;
+pub mod limits;
 mod transmit;
 
 pub use driver::PLUGIN;
@@ -28,11 +32,12 @@ use std::time::Duration;
 pub struct TcpConfig {
     /// Connections at once; one more is closed as it is accepted.
     pub connections_max: usize,
-    /// In-capsule data of I/O queues, in bytes: 0 to 64 KiB. Admin queues take 8 KiB.
+    /// In-capsule data of I/O queues, in bytes: 0 to [`limits::IN_CAPSULE_BYTES_MAX`]. Admin queues take 8 KiB.
     pub in_capsule_bytes: u32,
     /// Largest data transfer of one command in bytes, which is also MAXH2CDATA: 4 KiB to 1 MiB.
     pub transfer_bytes_max: u32,
-    /// Entries of the largest submission queue; a host with more commands outstanding is disconnected.
+    /// Entries of the largest submission queue, admin queues included. A host with more commands outstanding, or with more
+    /// than the queue it asked for has entries, is disconnected.
     pub queue_depth: usize,
     /// Whether header digests are granted to hosts that ask.
     pub header_digest: bool,

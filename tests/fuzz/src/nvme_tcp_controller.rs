@@ -2,16 +2,19 @@
 //! cancels and sends in arbitrary order.
 //!
 //! Oracle: no panic; payload never leaves the range that was asked for; every token comes back exactly once; what is
-//! queued stays bounded; no host that owes nothing stalls, and no debt goes unseen; after `clear` the connection wants to be
+//! queued stays bounded; a connection that is not connected carries no more data than Connect has, and is not told of too
+//! many commands while there are fewer; no host that owes nothing stalls, and no debt goes unseen; after `clear` the connection wants to be
 //! closed.
 
 use std::mem::replace;
 use std::time::{Duration, Instant};
 
+use nvme_spec::fabrics::ConnectData;
 use nvme_spec::opcode::{FABRICS, fabrics};
 use nvme_spec::{Cqe, Sqe, Status};
 use nvme_tcp::{
-    Controller, ControllerConfig, ControllerEvent, DataToken, FetchTag, Incoming, PayloadDst, Want,
+    Controller, ControllerConfig, ControllerEvent, DataToken, FaultKind, FetchTag, Incoming,
+    PayloadDst, Want,
 };
 use nvme_tcp_pdu::{CapsuleCmd, DataHeader, Digests, Flags, IcReq, PduType};
 
@@ -19,6 +22,8 @@ use crate::stream::{Choices, Side, Stream, queued, receive};
 
 const COMMANDS: usize = 8;
 const IN_CAPSULE_MAX: u32 = 8192;
+/// Choice of an answer that is none.
+const FORGOTTEN: u8 = 0xfe;
 /// Bytes not taken at which the adaptor stops to feed: the socket of a congested core is full.
 const STREAM_MAX: usize = 1 << 16;
 
@@ -100,9 +105,21 @@ impl Adaptor {
         let len = u32::from(choices.word() % 5000);
         let has_data = !choices.byte().is_multiple_of(2);
         let len = if has_data { len } else { 0 };
+        // Mostly within what is accepted before Connect.
+        let len = if self.core.is_connected() {
+            len
+        } else {
+            len % 1100
+        };
         // A Connect, whose answer ends the handshake if it is a success, or anything else.
         let sqe = match choices.byte() {
-            cid @ 0xf0.. => Sqe::new(FABRICS, cid.into(), fabrics::CONNECT.into()),
+            cid @ 0xf0.. => {
+                let mut sqe = Sqe::new(FABRICS, cid.into(), fabrics::CONNECT.into());
+                // QID and SQSIZE (NVMe Base 2.0c §6.3).
+                sqe.set_dword(10, u32::from(cid & 1) << 16);
+                sqe.set_dword(11, u32::from(cid & 0xf));
+                sqe
+            }
             cid => Sqe::new(0, cid.into(), 0),
         };
         let common = self.stream.common(PduType::CapsuleCmd, len, Flags::NONE);
@@ -136,7 +153,11 @@ impl Adaptor {
         let Some(cid) = self.open.pop() else {
             return;
         };
-        let cqe = Cqe::new(cid, Status(u16::from(choices.byte() & 1)));
+        let fate = choices.byte();
+        if fate == FORGOTTEN {
+            return self.core.forget_command(cid);
+        }
+        let cqe = Cqe::new(cid, Status(u16::from(fate & 1)));
         let free = self.tokens.iter().position(|held| !held);
         match free {
             Some(token) if choices.byte() & 1 == 1 => {
@@ -160,6 +181,15 @@ impl Adaptor {
                 // Only a host that owes something stalls.
                 assert!(self.core.is_owed(staged), "no debt");
             }
+        }
+    }
+
+    /// Data a capsule may carry.
+    fn in_capsule_max(&self) -> u32 {
+        if self.core.is_connected() {
+            IN_CAPSULE_MAX
+        } else {
+            ConnectData::LEN as u32
         }
     }
 
@@ -218,8 +248,15 @@ impl Side for Adaptor {
     }
 
     fn header(&mut self, bytes: &[u8]) -> Option<(usize, Option<ControllerEvent>)> {
-        let step = self.core.handle_header(self.now, bytes).ok()?;
-        Some((step.taken, step.event))
+        match self.core.handle_header(self.now, bytes) {
+            Ok(step) => Some((step.taken, step.event)),
+            Err(fault) => {
+                if fault.kind == FaultKind::TooManyCommands && !self.core.is_connected() {
+                    assert_eq!(self.open.len(), COMMANDS, "commands counted twice");
+                }
+                None
+            }
+        }
     }
 
     fn payload(
@@ -230,7 +267,7 @@ impl Side for Adaptor {
         placed: &[u8],
     ) -> Option<ControllerEvent> {
         match dst {
-            PayloadDst::InCapsule => assert!(offset + len <= IN_CAPSULE_MAX),
+            PayloadDst::InCapsule => assert!(offset + len <= self.in_capsule_max()),
             PayloadDst::Fetch(tag) => {
                 let fetch = self.fetches[usize::from(tag.0)].as_mut();
                 let (_, whole, next) = fetch.expect("an active fetch");
@@ -251,7 +288,7 @@ impl Side for Adaptor {
         match event {
             ControllerEvent::Ready { digests } => self.stream.digests = digests,
             ControllerEvent::Capsule { sqe, data_len, .. } => {
-                assert!(data_len <= IN_CAPSULE_MAX);
+                assert!(data_len <= self.in_capsule_max());
                 self.open.push(sqe.cid());
                 assert!(self.open.len() <= COMMANDS);
             }

@@ -1,13 +1,14 @@
 //! An arbitrary peer, an arbitrary device and an arbitrary store against `nvme-target`.
 //!
-//! Oracle: no panic; at most one response a capsule; a command id is used only while it lives, ends once, and has at most
+//! Oracle: no panic; at most one response a capsule, and none is left without one, but for a few event requests, while its
+//! connection stands; a command id is used only while it lives, ends once, and has at most
 //! one fetch and one device operation out; outputs per input are bounded; when every connection is gone and the device has
 //! answered, nothing is left. A model of the namespaces' sizes, kept from the control plane's calls alone, judges every range:
 //! a device operation lies within its namespace as that is when it is handed out, and a host is told "out of range" only of
 //! a range that is. At the end of each input the queues that still work are asked for the blocks round the end of every
 //! namespace: the last one is served, the one behind it is not ([`edges`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,8 @@ const BLOCKS: u64 = 1 << 20;
 #[derive(Default)]
 struct Live {
     generation: u32,
+    /// Connection it came on.
+    qp: Option<QpairId>,
     /// The command, when it came as one that is on its own.
     sqe: Option<Sqe>,
     fetch: Option<(u32, bool)>,
@@ -46,8 +49,10 @@ struct Engine {
     now: Instant,
     subsystem: SubsystemId,
     queues: Vec<QpairId>,
-    /// Capsules sent less responses got, by connection.
-    owed: BTreeMap<QpairId, u64>,
+    /// Capsules sent, less responses got and those that get none, by connection.
+    owed: BTreeMap<QpairId, usize>,
+    /// Connections told to close.
+    closing: BTreeSet<QpairId>,
     live: BTreeMap<usize, Live>,
     fetches: Vec<CmdId>,
     ios: Vec<CmdId>,
@@ -92,6 +97,7 @@ impl Engine {
             subsystem,
             queues: Vec::new(),
             owed: BTreeMap::new(),
+            closing: BTreeSet::new(),
             live: BTreeMap::new(),
             fetches: Vec::new(),
             ios: Vec::new(),
@@ -193,7 +199,8 @@ impl Engine {
         let alone = (sqe.fused() == 0).then_some(*sqe);
         let cmd = self.target.handle_capsule(self.now, qp, sqe, data, data_ok);
         if let Some(cmd) = cmd {
-            self.meet(cmd).sqe = alone;
+            let live = self.meet(cmd);
+            (live.qp, live.sqe) = (Some(qp), alone);
         }
         self.drain();
         if let Some(sqe) = alone {
@@ -288,14 +295,36 @@ impl Engine {
                     }
                 }
                 Output::Release { cmd } => self.part(cmd),
+                Output::Forgotten { qp, .. } => {
+                    assert!(!self.closing.contains(&qp));
+                    let owed = self.owed.get_mut(&qp).expect("a connection");
+                    *owed = owed.checked_sub(1).expect("a capsule without a response");
+                }
                 Output::Persist { token, request } => {
                     let raw = request.state.to_bytes();
                     assert_eq!(PersistedReservations::from_bytes(&raw), Ok(request.state));
                     self.persists.push(token);
                 }
                 Output::Associated { qp } => assert!(self.target.describe(qp).is_some()),
-                Output::Disconnect { .. } | Output::Unrouted { .. } | Output::Event(_) => {}
+                Output::Disconnect { qp, .. } => {
+                    self.closing.insert(qp);
+                }
+                Output::Unrouted { .. } | Output::Event(_) => {}
             }
+        }
+        self.check_owed();
+    }
+
+    /// On connections that stand every capsule is answered, in flight, or an event request: what the transport counts as
+    /// outstanding goes back to none.
+    fn check_owed(&self) {
+        for qp in self.queues.iter().filter(|qp| !self.closing.contains(qp)) {
+            let in_flight = self.live.values().filter(|live| live.qp == Some(*qp));
+            let owed = self.owed[qp];
+            assert!(
+                owed <= in_flight.count() + limits::AERS_MAX,
+                "{owed} capsules of {qp:?} are left without an answer"
+            );
         }
     }
 

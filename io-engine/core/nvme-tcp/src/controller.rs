@@ -9,7 +9,7 @@ use crate::receive::{Arrived, Receive};
 use crate::stall::{Owed, StallWatch};
 use crate::state::{Phase, Role};
 use crate::transmit::DataToken;
-use nvme_spec::fabrics::ConnectCommand;
+use nvme_spec::fabrics::{ConnectCommand, ConnectData};
 use nvme_spec::opcode::{FABRICS, fabrics};
 use nvme_spec::{Cqe, Sqe, Status};
 use nvme_tcp_pdu::{
@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 /// What a controller offers and tolerates on one connection.
 #[derive(Clone, Debug)]
 pub struct ControllerConfig {
-    /// In-capsule data of an I/O queue, in bytes. The admin queue takes 8192; a connection whose Connect is not answered,
-    /// the larger of both.
+    /// In-capsule data of an I/O queue, in bytes. The admin queue takes 8192; a connection whose Connect has not succeeded,
+    /// the 1024 of Connect.
     pub in_capsule_max: u32,
     /// MAXH2CDATA: most data bytes of one H2CData PDU and of one R2T. At least 4096, a multiple of 4.
     pub maxh2cdata: u32,
@@ -30,8 +30,8 @@ pub struct ControllerConfig {
     pub header_digest: bool,
     /// Whether data digests are used when the host asks for them.
     pub data_digest: bool,
-    /// Most commands outstanding, the size of the largest submission queue: 1 to 65536. A host that exceeds it is
-    /// disconnected.
+    /// Most commands outstanding, the size of the largest submission queue: 1 to 65536. Once connected, a host may have as
+    /// many as the queue it asked for has entries (SQSIZE), and no more than this; one that exceeds it is disconnected.
     pub commands_max: usize,
     /// Time from accept to the answer of a successful Connect.
     pub handshake_timeout: Duration,
@@ -113,6 +113,7 @@ pub enum Incoming {
 struct Connecting {
     cid: u16,
     qid: u16,
+    queue_entries: usize,
 }
 
 /// One TCP connection in controller role. See the crate's documentation for how it is driven.
@@ -122,6 +123,10 @@ pub struct Controller {
     link: Link,
     /// In-capsule data accepted, in bytes.
     in_capsule_max: u32,
+    /// Commands accepted at once.
+    commands_max: usize,
+    /// A Connect has succeeded.
+    is_connected: bool,
     /// Offset of data in C2HData: header, digest and the padding HPDA asks for.
     c2h_data_offset: u32,
     rx: Receive<PayloadDst>,
@@ -136,6 +141,9 @@ pub struct Controller {
     received: u64,
     stalls: StallWatch,
 }
+
+/// Data of the one command a connection has business sending before it is connected (NVMe Base 2.0c §6.3).
+const CONNECT_DATA_LEN: u32 = ConnectData::LEN as u32;
 
 /// Alignment asked of the host for its data, in bytes: the least, because the adaptor copies or places bytes anyway.
 const HOST_DATA_ALIGNMENT: u32 = 4;
@@ -153,8 +161,10 @@ impl Controller {
         assert!(config.maxh2cdata <= TRANSFER_LEN_MAX && config.in_capsule_max <= TRANSFER_LEN_MAX);
         Self {
             link: Link::new(Role::Controller, now + config.handshake_timeout),
-            // Until it has connected, nobody knows whose memory its data takes; Connect carries 1024 bytes.
-            in_capsule_max: ADMIN_IN_CAPSULE_MAX,
+            // Until it has connected, nobody knows whose memory its data takes.
+            in_capsule_max: CONNECT_DATA_LEN,
+            commands_max: config.commands_max,
+            is_connected: false,
             c2h_data_offset: data_offset(PduType::C2hData, Digests::default(), 4),
             rx: Receive::new(),
             capsule: Sqe::zeroed(),
@@ -184,9 +194,16 @@ impl Controller {
             || self.link.tx.ranges_queued() > self.config.commands_max
     }
 
-    /// Whether data digests are used.
-    pub fn has_data_digest(&self) -> bool {
-        self.link.digests.data
+    /// Whether a Connect has succeeded, so that the engine knows whose connection it is.
+    #[inline]
+    pub fn is_connected(&self) -> bool {
+        self.is_connected
+    }
+
+    /// Bytes of the digest behind the data of a PDU: 4, or 0 where data digests are not used.
+    #[inline]
+    pub fn data_digest_len(&self) -> usize {
+        self.link.digests.data_len()
     }
 
     /// The command whose in-capsule data is wanted. Meaningful while `want` says [`PayloadDst::InCapsule`].
@@ -270,8 +287,15 @@ impl Controller {
         free
     }
 
+    /// A command got no answer and will get none, though its connection stays: an event request that a controller reset
+    /// dropped (NVMe Base 2.0c §3.7.2). It no longer counts as outstanding.
+    pub fn forget_command(&mut self, cid: u16) {
+        self.outstanding = self.outstanding.saturating_sub(1);
+        self.connecting.take_if(|connect| connect.cid == cid);
+    }
+
     /// Queues a completion. Does nothing once the connection has failed. That of a successful Connect ends the handshake
-    /// deadline and sets the in-capsule data limit to the queue's.
+    /// deadline and sets the limits of in-capsule data and of commands outstanding to the queue's.
     #[inline]
     pub fn submit_response(&mut self, cqe: &Cqe) {
         self.answered(cqe);
@@ -352,7 +376,7 @@ impl Controller {
         if layout.data_len > self.in_capsule_max {
             return Err(Fault::field(FaultKind::CapsuleTooLarge, 4));
         }
-        if self.outstanding == self.config.commands_max {
+        if self.outstanding >= self.commands_max {
             let status = FatalStatus::SequenceError;
             return Err(Fault::new(FaultKind::TooManyCommands, status, 0));
         }
@@ -459,10 +483,13 @@ impl Controller {
 
     fn note_connect(&mut self, sqe: &Sqe) {
         // NVMe Base 2.0c §6.3: there is one Connect at a time, the first command of a queue; a refused one may be repeated.
-        if self.connecting.is_none() && sqe.fctype() == fabrics::CONNECT {
+        // One on a connected queue is refused, and must not be taken for another command of its id that succeeds.
+        if !self.is_connected && self.connecting.is_none() && sqe.fctype() == fabrics::CONNECT {
+            let command = ConnectCommand::parse(sqe);
             self.connecting = Some(Connecting {
                 cid: sqe.cid(),
-                qid: ConnectCommand::parse(sqe).qid,
+                qid: command.qid,
+                queue_entries: command.queue_entries as usize,
             });
         }
     }
@@ -480,6 +507,8 @@ impl Controller {
                 0 => ADMIN_IN_CAPSULE_MAX,
                 _ => self.config.in_capsule_max,
             };
+            self.commands_max = connect.queue_entries.min(self.config.commands_max);
+            self.is_connected = true;
             self.link.established();
         }
     }

@@ -67,8 +67,8 @@ impl Events {
     }
 
     /// Forgets requests and events (controller reset); answers the requests dropped.
-    pub(crate) fn reset(&mut self) -> usize {
-        let dropped = self.requests.len();
+    pub(crate) fn reset(&mut self) -> VecDeque<u16> {
+        let dropped = core::mem::take(&mut self.requests);
         *self = Self {
             notification_count: self.notification_count,
             ..Self::default()

@@ -7,7 +7,7 @@ use nvme_spec::{Sqe, Status};
 
 use crate::connect;
 use crate::controller::{Phase, Step};
-use crate::output::{DisconnectReason, ReplyData};
+use crate::output::{DisconnectReason, Output, ReplyData};
 use crate::qpair::Role;
 use crate::target::Target;
 
@@ -69,9 +69,13 @@ impl Target {
                     .features
                     .reset(self.config.io_queues_per_controller);
                 // §3.7.2: a controller reset deletes the I/O queues and forgets outstanding commands; on message-based
-                // transports the admin queue stays. Requests for events get no answer.
+                // transports the admin queue stays. Requests for events get no answer, but their entries are free.
                 let dropped = controller.events.reset();
-                self.qpairs[q].outstanding -= dropped as u32;
+                let qp = self.qpair_id(q);
+                for cid in dropped {
+                    self.qpairs[q].advance();
+                    self.outputs.push_back(Output::Forgotten { qp, cid });
+                }
                 self.close_io_queues(index, false);
             }
             Step::DrainTo(phase) => {

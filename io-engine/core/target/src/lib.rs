@@ -10,7 +10,8 @@
 //! A Connect for a subsystem that lives elsewhere comes out as [`Output::Unrouted`].
 //!
 //! Invariants
-//! - A capsule gets at most one [`Output::Respond`]. A [`CmdId`] handed out ends with exactly one `Respond` or
+//! - A capsule gets at most one [`Output::Respond`]; one that gets none while its connection stays is named by
+//!   [`Output::Forgotten`]. A [`CmdId`] handed out ends with exactly one `Respond` or
 //!   [`Output::Release`]; its slot is reused only after that output was taken with [`Target::poll_output`].
 //! - Per command there is at most one [`Output::Fetch`], and at most one [`Output::Io`] unanswered.
 //! - What the device has is never answered before the device gave it back, whatever happened to host or namespace.

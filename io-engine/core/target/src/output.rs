@@ -53,6 +53,14 @@ pub enum Output {
         /// The command.
         cmd: CmdId,
     },
+    /// Command `cid` gets no answer, though its connection stays: it is an event request that a reset of its controller
+    /// dropped. It never had a slot; the transport no longer counts it as outstanding.
+    Forgotten {
+        /// Connection it came on.
+        qp: QpairId,
+        /// Its identifier on the wire, which the host may use again.
+        cid: u16,
+    },
     /// Close the connection after sending what was already emitted for it, then call
     /// [`crate::Target::handle_disconnected`].
     Disconnect {

@@ -65,6 +65,7 @@ pub(crate) struct NvmfFile {
     pub(crate) advertise: Option<IpAddr>,
     pub(crate) connections_max: Option<Connections>,
     pub(crate) host_connections_max: Option<PerHost>,
+    pub(crate) address_connections_max: Option<PerHost>,
     pub(crate) host_controllers_max: Option<PerHost>,
     pub(crate) queues_max: Option<Queues>,
     pub(crate) queue_depth_max: Option<QueueDepth>,

@@ -105,6 +105,8 @@ pub struct Nvmf {
     pub connections_max: Connections,
     /// Connections of one host on one reactor; not above `connections_max`.
     pub host_connections_max: PerHost,
+    /// Connections from one address on one reactor, whatever hosts they say they are of; not above `connections_max`.
+    pub address_connections_max: PerHost,
     /// Controllers of one host on one reactor.
     pub host_controllers_max: PerHost,
     /// I/O queues a controller.

@@ -10,7 +10,7 @@ pub type SpinUs = Bounded<0, 1_000>;
 pub type ArenaMib = Bounded<8, 65_536>;
 /// Connections of all hosts on one reactor; a further one is closed at accept.
 pub type Connections = Bounded<1, 65_535>;
-/// Connections, or controllers, of one host on one reactor; a further one is refused.
+/// Connections or controllers of one host, or connections of one address, on one reactor; a further one is refused.
 pub type PerHost = Bounded<1, 65_535>;
 /// I/O queues of one controller; Set Features (Number of Queues) answers at most this.
 pub type Queues = Bounded<1, 128>;
@@ -38,6 +38,9 @@ pub const CONNECTIONS: Connections = Connections::new_const(4_096);
 pub const HOST_CONTROLLERS: PerHost = PerHost::new_const(512);
 /// Default of `nvmf.host_connections_max`: one part in this many of `nvmf.connections_max`.
 pub const HOST_CONNECTIONS_DIVISOR: u32 = 2;
+/// Default of `nvmf.address_connections_max`: all of `nvmf.connections_max` but one part in this many, which one address
+/// cannot take however many host NQNs it invents.
+pub const ADDRESS_RESERVE_DIVISOR: u32 = 4;
 /// Default of `nvmf.queues_max`.
 pub const QUEUES: Queues = Queues::new_const(32);
 /// Default of `nvmf.queue_depth_max`: what the Linux host asks for.

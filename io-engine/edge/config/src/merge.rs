@@ -317,15 +317,18 @@ fn nvmf(
     let interface = interface(flags, environment)?;
     let listen = nvmf_listen(file.listen, flags, interface, place)?;
     let connections_max = file.connections_max.unwrap_or(limits::CONNECTIONS);
+    let host_connections_max =
+        host_connections_max(file.host_connections_max, connections_max, place)?;
     let pod_ip = pod_ip(environment)?;
     let advertise = file.advertise.or(interface.map(|(_, ip)| ip)).or(pod_ip);
     Ok(Nvmf {
         listen,
         advertise,
         connections_max,
-        host_connections_max: host_connections_max(
-            file.host_connections_max,
-            connections_max,
+        host_connections_max,
+        address_connections_max: address_connections_max(
+            file.address_connections_max,
+            (connections_max, host_connections_max),
             place,
         )?,
         host_controllers_max: file
@@ -407,13 +410,36 @@ fn host_connections_max(
         let share = all.get().div_ceil(limits::HOST_CONNECTIONS_DIVISOR);
         return Ok(PerHost::new(share.into()).expect("at least 1, and below the limit of all"));
     };
+    within_connections(max, all, "nvmf.host_connections_max", place)
+}
+
+/// All connections but a part for other addresses, and what one host may have, unless the file says otherwise.
+fn address_connections_max(
+    file: Option<PerHost>,
+    (all, host): (Connections, PerHost),
+    place: &str,
+) -> Result<PerHost, ConfigError> {
+    let Some(max) = file else {
+        let share = all.get() - all.get() / limits::ADDRESS_RESERVE_DIVISOR;
+        let share = share.max(host.get());
+        return Ok(PerHost::new(share.into()).expect("at least 1, and not above the limit of all"));
+    };
+    within_connections(max, all, "nvmf.address_connections_max", place)
+}
+
+fn within_connections(
+    max: PerHost,
+    all: Connections,
+    key: &'static str,
+    place: &str,
+) -> Result<PerHost, ConfigError> {
     if max.get() > all.get() {
         let problem = format!(
             "{} is above nvmf.connections_max ({}); lower it",
             max.get(),
             all.get()
         );
-        let (kind, key) = (ConfigErrorKind::BadValue, "nvmf.host_connections_max");
+        let kind = ConfigErrorKind::BadValue;
         return Err(ConfigError::new(kind, place, key, problem));
     }
     Ok(max)

@@ -41,6 +41,7 @@ fn every_key_arrives() {
         advertise = "10.0.0.7"
         connections_max = 10
         host_connections_max = 7
+        address_connections_max = 9
         host_controllers_max = 3
         queues_max = 4
         queue_depth_max = 64
@@ -88,6 +89,7 @@ fn every_key_arrives() {
     assert_eq!(config.nvmf.transfer_kib_max.bytes(), 131_072);
     assert_eq!(config.nvmf.in_capsule_bytes.get(), 8_192);
     assert_eq!(config.nvmf.host_connections_max.get(), 7);
+    assert_eq!(config.nvmf.address_connections_max.get(), 9);
     assert_eq!(config.nvmf.host_controllers_max.get(), 3);
     assert_eq!(config.nvmf.progress_timeout_s.get(), 12);
     assert_eq!(
@@ -160,7 +162,7 @@ fn golden_lines_of_refused_files() {
         (
             "[nvmf]\nlisten = [\"[::]:8420\"]\nport = 1\n",
             "FILE:3: nvmf.port: unknown key; the keys here are listen, advertise, connections_max, host_connections_max, \
-             host_controllers_max, queues_max, \
+             address_connections_max, host_controllers_max, queues_max, \
              queue_depth_max, in_capsule_bytes, transfer_kib_max, keep_alive_s_min, keep_alive_s_max, progress_timeout_s, tcp_congestion, header_digest, data_digest",
         ),
         (
@@ -248,6 +250,10 @@ fn golden_lines_of_refused_files() {
         (
             "[nvmf]\nconnections_max = 10\nhost_connections_max = 11\n",
             "FILE: nvmf.host_connections_max: 11 is above nvmf.connections_max (10); lower it",
+        ),
+        (
+            "[nvmf]\nconnections_max = 10\naddress_connections_max = 11\n",
+            "FILE: nvmf.address_connections_max: 11 is above nvmf.connections_max (10); lower it",
         ),
         (
             "[nvmf]\nkeep_alive_s_min = 60\nkeep_alive_s_max = 30\n",
@@ -583,4 +589,15 @@ fn a_host_may_have_half_of_the_connections_unless_told_otherwise() {
     assert_eq!(host("[nvmf]\nconnections_max = 7\n"), 4);
     assert_eq!(host("[nvmf]\nconnections_max = 1\n"), 1);
     assert_eq!(host("[nvmf]\nhost_connections_max = 4096\n"), 4096);
+}
+
+#[test]
+fn an_address_leaves_a_quarter_of_the_connections_unless_told_otherwise() {
+    let address = |text: &str| load(text).unwrap().nvmf.address_connections_max.get();
+    assert_eq!(address(""), 3072);
+    assert_eq!(address("[nvmf]\nconnections_max = 7\n"), 6);
+    assert_eq!(address("[nvmf]\nconnections_max = 1\n"), 1);
+    assert_eq!(address("[nvmf]\naddress_connections_max = 4096\n"), 4096);
+    // A host allowed more may have it from one address.
+    assert_eq!(address("[nvmf]\nhost_connections_max = 4000\n"), 4000);
 }

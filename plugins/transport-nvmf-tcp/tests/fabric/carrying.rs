@@ -19,9 +19,16 @@ fn pattern(len: usize) -> Vec<u8> {
 
 #[test]
 fn a_small_write_arrives_with_its_data_however_the_stream_is_cut() {
-    for cut in [1, 7, 24, 100, 4096, usize::MAX] {
+    for (at, cut) in [1, 7, 24, 100, 4096, 4150, 4168, 4172, usize::MAX]
+        .into_iter()
+        .enumerate()
+    {
         let mut world = World::new(TcpConfig::default());
-        let mut peer = Peer::connect(&mut world, HostConfig::default());
+        let config = HostConfig {
+            data_digest: at % 2 == 1,
+            ..HostConfig::default()
+        };
+        let (mut peer, _) = Peer::establish(&mut world, config);
         world.host.recv_max = cut;
         peer.submit(&write(3), CommandData::InCapsule(4096), pattern(4096));
         peer.exchange(&mut world);
@@ -125,7 +132,7 @@ fn lent_segments_are_sent_in_order_through_a_socket_that_takes_little() {
 #[test]
 fn a_connection_without_a_buffer_waits_and_then_goes_on() {
     let mut world = World::new(TcpConfig::default());
-    let mut peer = Peer::connect(&mut world, HostConfig::default());
+    let (mut peer, _) = Peer::establish(&mut world, HostConfig::default());
     world.host.inner.withhold_buffers(true);
     peer.submit(&write(1), CommandData::InCapsule(4096), pattern(4096));
     peer.submit(&write(2), CommandData::InCapsule(512), pattern(512));

@@ -7,7 +7,8 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use conformance::host::TestHost;
-use nvme_spec::{Cqe, Sqe, Status};
+use nvme_spec::fabrics::ConnectCommand;
+use nvme_spec::{Cqe, Sgl, Sqe, Status};
 use nvme_tcp::{Chunk, CommandData, Digest, Host as HostCore, HostConfig, HostEvent, Want};
 use sdk::buf::Buf;
 use sdk::fabric::{ConnId, Fabric, FabricEvent};
@@ -28,6 +29,8 @@ struct Stream {
 /// A reactor whose sockets are byte queues.
 pub(crate) struct StreamHost {
     pub(crate) inner: TestHost,
+    /// Bytes of buffers given out, of whole pieces of the arena as a reactor has them.
+    pub(crate) allocated: usize,
     /// Most bytes one receive gives.
     pub(crate) recv_max: usize,
     /// Most bytes one send takes; 0 blocks.
@@ -80,7 +83,11 @@ impl Host for StreamHost {
     }
 
     fn alloc(&mut self, len: usize) -> Option<Buf> {
-        self.inner.alloc(len)
+        let buf = self.inner.alloc(len);
+        if buf.is_some() {
+            self.allocated += len.max(4096).next_power_of_two();
+        }
+        buf
     }
 
     fn adopt_file(&mut self, fd: OwnedFd, owner: OwnerId) -> Result<FileId, HostError> {
@@ -163,6 +170,7 @@ impl World {
     pub(crate) fn new(config: TcpConfig) -> Self {
         let host = StreamHost {
             inner: TestHost::new(),
+            allocated: 0,
             recv_max: usize::MAX,
             send_max: usize::MAX,
             streams: Vec::new(),
@@ -252,6 +260,18 @@ impl World {
     }
 }
 
+/// A Connect to queue 1, of 128 entries.
+pub(crate) fn connect() -> Sqe {
+    let command = ConnectCommand {
+        recfmt: 0,
+        qid: 1,
+        queue_entries: 128,
+        sq_flow_control_disabled: false,
+        kato_ms: 0,
+    };
+    command.emit(0, Sgl::in_capsule(0, 1024))
+}
+
 /// A host at the other end of stream 0.
 pub(crate) struct Peer {
     core: HostCore,
@@ -281,9 +301,7 @@ impl Peer {
     /// Connects to queue 1 of a subsystem, and waits until nobody wants to be woken.
     pub(crate) fn establish(world: &mut World, config: HostConfig) -> (Self, ConnId) {
         let mut peer = Self::connect(world, config);
-        let mut connect = Sqe::new(0x7f, 0, 0x01);
-        connect.set_dword(10, 1 << 16);
-        peer.submit(&connect, CommandData::InCapsule(1024), vec![0; 1024]);
+        peer.submit(&connect(), CommandData::InCapsule(1024), vec![0; 1024]);
         peer.exchange(world);
         let Some(FabricEvent::Capsule { conn, .. }) = world.next_event() else {
             panic!("no capsule")
@@ -291,6 +309,7 @@ impl Peer {
         let cqe = Cqe::new(0, Status::SUCCESS);
         world.fabric.respond(conn, &cqe, None, false);
         peer.exchange(world);
+        peer.completions.clear();
         world.pass(Duration::from_secs(60));
         assert_eq!(
             world.fabric.poll_timeout(),

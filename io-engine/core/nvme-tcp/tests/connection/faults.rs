@@ -113,8 +113,8 @@ fn the_in_capsule_limit_is_the_queue_s_once_it_has_one() {
         in_capsule_max: 4096,
         ..ControllerConfig::default()
     };
-    // NVMe/TCP: IOCCSZ is about I/O queues, the admin queue takes 8192 bytes; so does one that is not known yet.
-    for (qid, len) in [(None, 8193), (Some(0), 8193), (Some(1), 4097)] {
+    // NVMe/TCP: IOCCSZ is about I/O queues, the admin queue takes 8192 bytes. Before Connect there is only that, with 1024.
+    for (qid, len) in [(None, 1025), (Some(0), 8193), (Some(1), 4097)] {
         let mut side = ControllerSide::new(config.clone(), now);
         side.staged = icreq(false, false).to_bytes().to_vec();
         side.turn(now, &mut Seeded(0)).expect("a good ICReq");
@@ -159,6 +159,72 @@ fn more_commands_than_the_queue_holds_are_refused() {
     let raw = capsule(io(FLUSH, 4, 0, 0), 0);
     let fault = core.handle_header(now, &raw).expect_err("one too many");
     assert_eq!(fault.kind, FaultKind::TooManyCommands);
+}
+
+/// A connected core of queue 1 with `entries` entries, on a controller that takes 8 at most.
+fn sized(entries: u32) -> (Controller, Instant) {
+    let now = Instant::now();
+    let config = ControllerConfig {
+        commands_max: 8,
+        ..ControllerConfig::default()
+    };
+    let mut core = Controller::new(config, now);
+    assert!(!core.is_connected());
+    for raw in [
+        icreq(false, false).to_bytes().to_vec(),
+        capsule(connect_sized(0, 1, entries), 0),
+    ] {
+        assert!(core.handle_header(now, &raw).is_ok());
+    }
+    core.submit_response(&Cqe::new(0, Status::SUCCESS));
+    assert!(core.is_connected());
+    (core, now)
+}
+
+/// Commands `core` takes until it has too many.
+fn room(core: &mut Controller, now: Instant) -> usize {
+    for taken in 0..100 {
+        let raw = capsule(io(FLUSH, 50, 0, 0), 0);
+        if let Err(fault) = core.handle_header(now, &raw) {
+            assert_eq!(fault.kind, FaultKind::TooManyCommands);
+            return taken;
+        }
+    }
+    panic!("no limit");
+}
+
+#[test]
+fn a_queue_holds_as_many_commands_as_its_connect_asked_for() {
+    // NVMe Base 2.0c §6.3: SQSIZE, within what the controller is configured for.
+    for (entries, expected) in [(3, 3), (8, 8), (9, 8), (1 << 16, 8)] {
+        let (mut core, now) = sized(entries);
+        assert_eq!(room(&mut core, now), expected, "{entries} entries");
+    }
+}
+
+#[test]
+fn a_connect_on_a_connected_queue_is_not_taken_for_a_command_of_its_id() {
+    let (mut core, now) = sized(3);
+    let raw = capsule(connect_sized(7, 0, 1 << 16), 0);
+    assert!(core.handle_header(now, &raw).is_ok());
+    core.submit_response(&Cqe::new(7, Status::SUCCESS));
+    assert_eq!(room(&mut core, now), 3);
+}
+
+#[test]
+fn commands_that_get_no_answer_leave_their_room_to_others() {
+    // NVMe Base 2.0c §3.7.2: a controller reset drops event requests.
+    let (mut core, now) = sized(3);
+    for round in 0..100u16 {
+        for cid in [0, 1] {
+            let raw = capsule(io(FLUSH, round * 2 + cid, 0, 0), 0);
+            assert!(core.handle_header(now, &raw).is_ok());
+        }
+        for cid in [0, 1] {
+            core.forget_command(round * 2 + cid);
+        }
+    }
+    assert_eq!(room(&mut core, now), 3);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Two connections in memory: a host and a controller, joined by byte streams that are cut at random places.
 
-use nvme_spec::{Cqe, Sqe, Status};
+use nvme_spec::fabrics::ConnectCommand;
+use nvme_spec::{Cqe, Sgl, Sqe, Status};
 use nvme_tcp::*;
 use nvme_tcp_pdu::{CapsuleCmd, CommonHeader, DataHeader, Flags, IcReq, PduType};
 use std::collections::VecDeque;
@@ -58,11 +59,21 @@ pub(crate) fn io(opcode: u8, cid: u16, at: usize, len: usize) -> Sqe {
     sqe
 }
 
-/// A Connect to queue `qid`.
+/// A Connect to queue `qid`, as large as there is one.
 pub(crate) fn connect(cid: u16, qid: u16) -> Sqe {
-    let mut sqe = Sqe::new(FABRICS, cid, 1);
-    sqe.set_dword(10, u32::from(qid) << 16);
-    sqe
+    connect_sized(cid, qid, 1 << 16)
+}
+
+/// A Connect to queue `qid` of `entries` entries.
+pub(crate) fn connect_sized(cid: u16, qid: u16, entries: u32) -> Sqe {
+    let command = ConnectCommand {
+        recfmt: 0,
+        qid,
+        queue_entries: entries,
+        sq_flow_control_disabled: false,
+        kato_ms: 0,
+    };
+    command.emit(cid, Sgl::in_capsule(0, 1024))
 }
 
 pub(crate) fn icreq(header: bool, data: bool) -> IcReq {
@@ -317,7 +328,7 @@ fn gather<'a>(chunks: Chunks<'_>, most: usize, data: impl Fn(usize) -> &'a [u8])
     wire
 }
 
-/// Both ends, set up.
+/// Both ends, set up, as queue 1.
 pub(crate) struct Pair {
     pub(crate) host: HostSide,
     pub(crate) controller: ControllerSide,
@@ -338,6 +349,13 @@ impl Pair {
         assert!(matches!(
             pair.host.events.pop_front(),
             Some(HostEvent::Ready { .. })
+        ));
+        let sqe = connect(0, 1);
+        assert!(pair.host.core.submit_command(&sqe, CommandData::None));
+        pair.settle();
+        assert!(matches!(
+            pair.host.events.pop_front(),
+            Some(HostEvent::Completion { cqe, .. }) if cqe.status.is_success()
         ));
         pair
     }

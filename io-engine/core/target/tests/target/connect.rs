@@ -333,6 +333,31 @@ fn a_controller_reset_closes_the_io_queues_and_keeps_the_admin_queue() {
 }
 
 #[test]
+fn event_requests_that_a_reset_drops_are_named_and_their_entries_are_free() {
+    // Base 2.0c §3.7.2. An admin queue of 32 entries, and many times as many requests.
+    let mut world = World::new();
+    let (admin, _) = world.connect_admin(HOST_A, NQN);
+    let head = |world: &mut World| world.get_property(admin, register::CSTS, 4).cqe.sqhd;
+    for _ in 0..100 {
+        world.enable(admin);
+        let before = head(&mut world);
+        let dropped: Vec<_> = (0..4)
+            .map(|_| (admin, world.request_event(admin)))
+            .collect();
+        world.set_cc(admin, Cc(0));
+        assert_eq!(std::mem::take(&mut world.forgotten), dropped);
+        // Four requests, the write to CC, the read of CSTS.
+        assert_eq!(head(&mut world), (before + 6) % 32);
+    }
+    // A shutdown keeps them.
+    world.enable(admin);
+    let kept = world.request_event(admin);
+    world.set_cc(admin, Cc::enable(6).with_shn(1));
+    assert!(world.forgotten.is_empty() && world.take(admin, kept).is_none());
+    assert!(world.disconnects.is_empty());
+}
+
+#[test]
 fn shutdown_completes_when_the_io_in_flight_has_ended() {
     // Base 2.0c §3.6.1.
     let mut world = World::new();

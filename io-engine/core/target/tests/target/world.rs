@@ -40,6 +40,7 @@ pub(crate) struct World {
     pub(crate) associated: Vec<QpairId>,
     pub(crate) unrouted: Vec<(QpairId, Box<nvme_target::UnroutedConnect>)>,
     pub(crate) released: usize,
+    pub(crate) forgotten: Vec<(QpairId, u16)>,
     /// Device operations are kept in `held_io` while this is on.
     pub(crate) hold_io: bool,
     pub(crate) held_io: Vec<(CmdId, DeviceKey, IoOp)>,
@@ -132,6 +133,7 @@ impl World {
             associated: Vec::new(),
             unrouted: Vec::new(),
             released: 0,
+            forgotten: Vec::new(),
             hold_io: false,
             held_io: Vec::new(),
             io_log: Vec::new(),
@@ -268,6 +270,7 @@ impl World {
                     self.released += 1;
                     self.buffers.remove(&cmd.index());
                 }
+                Output::Forgotten { qp, cid } => self.forgotten.push((qp, cid)),
                 Output::Disconnect { qp, reason } => self.disconnects.push((qp, reason)),
                 Output::Associated { qp } => self.associated.push(qp),
                 Output::Unrouted { qp, connect } => self.unrouted.push((qp, connect)),

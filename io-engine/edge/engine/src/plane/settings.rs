@@ -6,6 +6,7 @@ use std::time::Duration;
 use block::DeviceConfig;
 use engine_config::{Config, Driver, Nvmf};
 use nvme_target::TargetConfig;
+use nvme_target::limits::ADMIN_QUEUE_DEPTH_MAX;
 use reactor::{DriverChoice, Limits, ReactorConfig, SocketOptions};
 use transport_nvmf_tcp::TcpConfig;
 
@@ -77,6 +78,7 @@ impl PlaneConfig {
                 firmware: firmware.chars().take(8).collect(),
                 ..TargetConfig::default()
             },
+            address_connections_max: nvmf.address_connections_max.get(),
             tcp: tcp(nvmf, queue_depth),
             device: DeviceConfig {
                 deadline: config.io.device_deadline(),
@@ -103,7 +105,7 @@ fn tcp(nvmf: &Nvmf, queue_depth: u16) -> TcpConfig {
         connections_max: nvmf.connections_max.get() as usize,
         in_capsule_bytes: nvmf.in_capsule_bytes.get(),
         transfer_bytes_max: nvmf.transfer_kib_max.bytes(),
-        queue_depth: usize::from(queue_depth),
+        queue_depth: queue_depth.max(ADMIN_QUEUE_DEPTH_MAX).into(),
         header_digest: nvmf.header_digest,
         data_digest: nvmf.data_digest,
         progress_timeout: Duration::from_secs(nvmf.progress_timeout_s.get().into()),

@@ -17,7 +17,7 @@ use super::directory::Directory;
 use super::persist::{self, ReservationStore};
 use super::plugins::Transport;
 use crate::control::dataplane::{Problem, ProblemKind, ReactorStats};
-use crate::shard::{Message, PersistJob, Shard, ShardFigures, Surroundings};
+use crate::shard::{Message, PersistJob, Shard, ShardFigures, ShardLimits, Surroundings};
 
 /// How long a reactor may take to answer a call; it answers between two turns, so this means it is stuck.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,6 +37,9 @@ pub struct PlaneConfig {
     pub nvmf: Vec<SocketAddr>,
     /// Limits and identity of the target.
     pub target: TargetConfig,
+    /// Connections one address may have on a reactor, whatever hosts they say they are of, at least 1; one more is closed when
+    /// it arrives.
+    pub address_connections_max: u32,
     /// Limits of connections.
     pub tcp: TcpConfig,
     /// Deadlines of devices.
@@ -314,10 +317,17 @@ impl Seat {
         }
     }
 
+    fn limits(&self) -> ShardLimits {
+        ShardLimits {
+            arena_bytes: self.config.reactor.arena_bytes,
+            address_connections_max: self.config.address_connections_max,
+        }
+    }
+
     fn sit(self) -> Result<(Shard, Started), Problem> {
         let mut config = self.config.reactor.clone();
         config.cpu = self.cpu;
-        let arena_bytes = config.arena_bytes;
+        let limits = self.limits();
         let (mut reactor, handle): (Reactor<Message>, _) =
             Reactor::new(config).map_err(|error| {
                 let source = std::error::Error::source(&error)
@@ -360,7 +370,7 @@ impl Seat {
             reactor,
             fabric,
             self.config.target.clone(),
-            arena_bytes,
+            limits,
             surroundings,
             seed,
         )

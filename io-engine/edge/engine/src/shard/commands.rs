@@ -171,6 +171,11 @@ impl Shard {
                 self.respond(qp, cmd, &cqe, data, success_flag_allowed);
             }
             Output::Release { cmd } => self.release(cmd),
+            Output::Forgotten { qp, cid } => {
+                if let Some(connection) = self.connections.by_qpair(qp) {
+                    self.fabric.forget(connection.conn, cid);
+                }
+            }
             Output::Disconnect { qp, reason } => self.disconnect(qp, reason),
             Output::Associated { qp } => self.associate(qp),
             Output::Unrouted { qp, connect } => self.route_connect(qp, connect),
@@ -277,6 +282,7 @@ impl Shard {
             Output::Io { cmd, .. } => (*cmd, (0, false)),
             Output::Respond { .. }
             | Output::Release { .. }
+            | Output::Forgotten { .. }
             | Output::Disconnect { .. }
             | Output::Associated { .. }
             | Output::Unrouted { .. }
@@ -334,6 +340,7 @@ impl Shard {
             }
             Output::Respond { .. }
             | Output::Release { .. }
+            | Output::Forgotten { .. }
             | Output::Disconnect { .. }
             | Output::Associated { .. }
             | Output::Unrouted { .. }

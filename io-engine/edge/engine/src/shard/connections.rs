@@ -1,9 +1,10 @@
 //! Which connection is which queue pair, whose it is, and what becomes of connections.
 //!
-//! A connection counts from its acceptance, whatever its host says or does not say.
+//! A connection counts from its acceptance, whatever its host says or does not say. It counts for its address to its end,
+//! because a host NQN is only what the peer claims: one that invents NQNs is still at its address.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use nvme_target::{QpairId, TransportFacts, UnroutedConnect};
 use sdk::fabric::{ConnId, Parcel};
@@ -11,6 +12,9 @@ use sdk::host::{Host, StreamId};
 
 use super::Shard;
 use super::admission::{HostKey, PeerId};
+
+/// Why a connection of an address that has all it may have is closed.
+const TOO_MANY_OF_ADDRESS: &str = "too_many_connections_of_address";
 
 /// One connection.
 #[derive(Clone, Copy)]
@@ -28,6 +32,8 @@ pub(super) struct Connection {
 pub(super) struct Connections {
     by_conn: Vec<Option<Connection>>,
     by_qpair: Vec<Option<Connection>>,
+    /// Connections by address; none of them is 0.
+    by_address: BTreeMap<IpAddr, u32>,
     /// Bytes of buffers on their way to the host, which are still charged to it; by connection slot.
     unsent: Vec<usize>,
     /// Closed connections by reason, since start.
@@ -35,6 +41,13 @@ pub(super) struct Connections {
 }
 
 impl Connections {
+    /// A connection that was accepted, or came from another shard.
+    fn open(&mut self, connection: Connection) {
+        let address = address_of(connection.peer_addr);
+        *self.by_address.entry(address).or_default() += 1;
+        self.insert(connection);
+    }
+
     fn insert(&mut self, connection: Connection) {
         place(&mut self.by_conn, connection.conn.slot(), connection);
         if let Some(qp) = connection.qp {
@@ -71,6 +84,21 @@ impl Connections {
         if let Some(qp) = connection.qp {
             self.by_qpair[qp.index()] = None;
         }
+        let address = address_of(connection.peer_addr);
+        if let Some(count) = self.by_address.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_address.remove(&address);
+            }
+        }
+    }
+
+    /// Connections of the address of `peer`.
+    fn of_address(&self, peer: SocketAddr) -> u32 {
+        self.by_address
+            .get(&address_of(peer))
+            .copied()
+            .unwrap_or_default()
     }
 
     /// `len` bytes of a buffer were queued for the host.
@@ -109,17 +137,16 @@ fn place(table: &mut Vec<Option<Connection>>, slot: usize, connection: Connectio
 }
 
 impl Shard {
-    /// A host connected a stream. One address may have as many connections without Connect as one host may have with.
+    /// A host connected a stream.
     pub(super) fn handle_accepted(
         &mut self,
         stream: StreamId,
         local: SocketAddr,
         peer_addr: SocketAddr,
     ) {
-        let strangers = self.admission.connections(&address_of(peer_addr));
-        if strangers >= self.strangers_max {
+        if self.has_all_it_may(peer_addr) {
             self.reactor.close_stream(stream);
-            self.count_closed(peer_addr, "too_many_connections_of_address");
+            self.count_closed(peer_addr, TOO_MANY_OF_ADDRESS);
             return;
         }
         let host = &mut self.reactor;
@@ -128,9 +155,16 @@ impl Shard {
         }
     }
 
+    /// Whether the address of `peer` has as many connections as one may have, or as many without Connect as one host may have
+    /// with: so some are left to hosts behind the same address that say who they are.
+    fn has_all_it_may(&self, peer: SocketAddr) -> bool {
+        self.connections.of_address(peer) >= self.address_connections_max
+            || self.admission.connections(&stranger_at(peer)) >= self.strangers_max
+    }
+
     fn open_connection(&mut self, conn: ConnId, peer_addr: SocketAddr) {
-        let peer = self.admission.join(address_of(peer_addr));
-        self.connections.insert(Connection {
+        let peer = self.admission.join(stranger_at(peer_addr));
+        self.connections.open(Connection {
             conn,
             qp: None,
             peer,
@@ -251,10 +285,11 @@ impl Shard {
             return;
         };
         // A Connect refused here leaves the connection a stranger's, of which one address has so many here too.
-        if self.admission.connections(&address_of(attached.peer)) >= self.strangers_max {
-            let reason = "too_many_connections_of_address";
-            self.fabric.close(&mut self.reactor, attached.conn, reason);
-            self.count_closed(attached.peer, reason);
+        if self.has_all_it_may(attached.peer) {
+            let conn = attached.conn;
+            self.fabric
+                .close(&mut self.reactor, conn, TOO_MANY_OF_ADDRESS);
+            self.count_closed(attached.peer, TOO_MANY_OF_ADDRESS);
             return;
         }
         self.open_connection(attached.conn, attached.peer);
@@ -264,6 +299,10 @@ impl Shard {
     }
 }
 
-fn address_of(peer: SocketAddr) -> HostKey {
-    HostKey::Address(peer.ip().to_canonical())
+fn address_of(peer: SocketAddr) -> IpAddr {
+    peer.ip().to_canonical()
+}
+
+fn stranger_at(peer: SocketAddr) -> HostKey {
+    HostKey::Address(address_of(peer))
 }

@@ -67,6 +67,15 @@ pub(crate) struct PersistJob {
     pub(crate) token: nvme_target::PersistToken,
 }
 
+/// What hosts of one shard share, besides what the target limits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ShardLimits {
+    /// Bytes of the arena.
+    pub(crate) arena_bytes: usize,
+    /// Connections one address may have.
+    pub(crate) address_connections_max: u32,
+}
+
 /// See the module documentation.
 pub(crate) struct Shard {
     index: usize,
@@ -78,6 +87,8 @@ pub(crate) struct Shard {
     admission: Admission,
     /// Connections one address may have before their Connect.
     strangers_max: u32,
+    /// Connections one address may have.
+    address_connections_max: u32,
     log: LogLimit,
     /// Replies of the target that hosts have not read.
     replies: replies::Replies,
@@ -99,7 +110,7 @@ impl Shard {
         reactor: Reactor<Message>,
         fabric: Box<dyn Fabric>,
         config: TargetConfig,
-        arena_bytes: usize,
+        limits: ShardLimits,
         surroundings: Box<dyn Surroundings>,
         seed: u64,
     ) -> Result<Self, nvme_target::ConfigError> {
@@ -113,8 +124,9 @@ impl Shard {
             target: Target::new(config, Instant::now(), seed)?,
             connections: Connections::default(),
             commands,
-            admission: Admission::new(arena_bytes),
+            admission: Admission::new(limits.arena_bytes),
             strangers_max,
+            address_connections_max: limits.address_connections_max,
             log: LogLimit::new(logs::LINES_PER_SECOND),
             replies: replies::Replies::default(),
             devices: Devices::default(),

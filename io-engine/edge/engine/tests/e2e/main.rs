@@ -9,6 +9,7 @@ mod logs;
 mod lost_devices;
 mod nbd;
 mod restart;
+mod shares;
 mod stalls;
 mod support;
 mod unread;

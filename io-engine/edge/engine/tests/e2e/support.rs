@@ -67,6 +67,7 @@ pub(crate) fn config() -> PlaneConfig {
             commands_max: 4096,
             ..TargetConfig::default()
         },
+        address_connections_max: 4096,
         tcp: TcpConfig::default(),
         device: DeviceConfig {
             name: String::new(),

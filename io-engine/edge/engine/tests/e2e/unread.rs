@@ -19,7 +19,7 @@ pub(crate) const HOST: &str =
 const READ_BYTES: u32 = 128 << 10;
 
 /// A command capsule (TCP Transport 1.0c §3.6.2.6) with `data` in it.
-fn capsule(sqe: &Sqe, data: &[u8]) -> Vec<u8> {
+pub(crate) fn capsule(sqe: &Sqe, data: &[u8]) -> Vec<u8> {
     let len = 72 + data.len() as u32;
     let pdo = if data.is_empty() { 0 } else { 72 };
     let mut pdu = vec![0x04, 0, 72, pdo];
@@ -30,7 +30,7 @@ fn capsule(sqe: &Sqe, data: &[u8]) -> Vec<u8> {
 }
 
 /// Sends a capsule and takes the answer, which has to be success: the low half of its first dword.
-fn call(stream: &mut TcpStream, sqe: &Sqe, data: &[u8]) -> u16 {
+pub(crate) fn call(stream: &mut TcpStream, sqe: &Sqe, data: &[u8]) -> u16 {
     stream.write_all(&capsule(sqe, data)).expect("sent");
     let mut answer = [0; 24];
     stream.read_exact(&mut answer).expect("an answer");
@@ -40,10 +40,17 @@ fn call(stream: &mut TcpStream, sqe: &Sqe, data: &[u8]) -> u16 {
 }
 
 /// Queue `qid` of a controller, connected; and the controller's id.
-fn queue(rig: &Rig, nqn: &str, qid: u16, cntlid: u16) -> (TcpStream, u16) {
+pub(crate) fn queue(rig: &Rig, nqn: &str, qid: u16, cntlid: u16) -> (TcpStream, u16) {
     let mut stream = TcpStream::connect(rig.address()).expect("the port is open");
     stream.write_all(&icreq()).expect("sent");
     stream.read_exact(&mut [0; 128]).expect("ICResp");
+    let (sqe, data) = connect(nqn, qid, cntlid);
+    let cntlid = call(&mut stream, &sqe, &data);
+    (stream, cntlid)
+}
+
+/// A Connect and its data.
+pub(crate) fn connect(nqn: &str, qid: u16, cntlid: u16) -> (Sqe, [u8; ConnectData::LEN]) {
     let connect = ConnectCommand {
         recfmt: 0,
         qid,
@@ -52,9 +59,7 @@ fn queue(rig: &Rig, nqn: &str, qid: u16, cntlid: u16) -> (TcpStream, u16) {
         kato_ms: 0,
     };
     let data = ConnectData::new([7; 16], cntlid, nqn, HOST).emit();
-    let sqe = connect.emit(1, Sgl::in_capsule(0, data.len() as u32));
-    let cntlid = call(&mut stream, &sqe, &data);
-    (stream, cntlid)
+    (connect.emit(1, Sgl::in_capsule(0, data.len() as u32)), data)
 }
 
 pub(crate) fn admin_queue(rig: &Rig, nqn: &str) -> (TcpStream, u16) {
