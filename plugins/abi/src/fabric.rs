@@ -178,6 +178,8 @@ pub struct IoeFabricTable {
     pub respond: Option<
         unsafe extern "C" fn(fabric: *mut c_void, conn: u64, answer: *const IoeFabricAnswer) -> i32,
     >,
+    /// Command `cid` ended without an answer and gets none: it does not count as outstanding any more.
+    pub forget: Option<unsafe extern "C" fn(fabric: *mut c_void, conn: u64, cid: u32) -> i32>,
     /// Sends what is queued and goes on with what waited.
     pub flush: Option<unsafe extern "C" fn(fabric: *mut c_void, host: *const IoeHost) -> i32>,
     /// Bytes of buffers answered with that were sent since this was asked last, a connection at a time: 1, 0 if there are no

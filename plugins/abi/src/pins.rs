@@ -92,11 +92,11 @@ pub const IOE_STAMPS: [IoeStamp; 13] = [
     },
     IoeStamp {
         table: 8,
-        size: 120,
-        hash: 0xb6e1_d2ea_f798_9e5a,
-        base_size: 120,
+        size: 128,
+        hash: 0x790c_d2b7_fe22_cf78,
+        base_size: 128,
         reserved: 0,
-        base_hash: 0xb6e1_d2ea_f798_9e5a,
+        base_hash: 0x790c_d2b7_fe22_cf78,
     },
     IoeStamp {
         table: 9,
@@ -319,7 +319,7 @@ const _: () = assert!(size_of::<IoeAttached>() == 72);
 const _: () = assert!(offset_of!(IoeAttached, conn) == 0);
 const _: () = assert!(offset_of!(IoeAttached, local) == 8);
 const _: () = assert!(offset_of!(IoeAttached, peer) == 40);
-const _: () = assert!(size_of::<IoeFabricTable>() == 120);
+const _: () = assert!(size_of::<IoeFabricTable>() == 128);
 const _: () = assert!(offset_of!(IoeFabricTable, size) == 0);
 const _: () = assert!(offset_of!(IoeFabricTable, version) == 4);
 const _: () = assert!(offset_of!(IoeFabricTable, accepted) == 8);
@@ -329,13 +329,14 @@ const _: () = assert!(offset_of!(IoeFabricTable, timer) == 32);
 const _: () = assert!(offset_of!(IoeFabricTable, events) == 40);
 const _: () = assert!(offset_of!(IoeFabricTable, fetch) == 48);
 const _: () = assert!(offset_of!(IoeFabricTable, respond) == 56);
-const _: () = assert!(offset_of!(IoeFabricTable, flush) == 64);
-const _: () = assert!(offset_of!(IoeFabricTable, sent) == 72);
-const _: () = assert!(offset_of!(IoeFabricTable, close) == 80);
-const _: () = assert!(offset_of!(IoeFabricTable, detach) == 88);
-const _: () = assert!(offset_of!(IoeFabricTable, attach) == 96);
-const _: () = assert!(offset_of!(IoeFabricTable, connections) == 104);
-const _: () = assert!(offset_of!(IoeFabricTable, drop) == 112);
+const _: () = assert!(offset_of!(IoeFabricTable, forget) == 64);
+const _: () = assert!(offset_of!(IoeFabricTable, flush) == 72);
+const _: () = assert!(offset_of!(IoeFabricTable, sent) == 80);
+const _: () = assert!(offset_of!(IoeFabricTable, close) == 88);
+const _: () = assert!(offset_of!(IoeFabricTable, detach) == 96);
+const _: () = assert!(offset_of!(IoeFabricTable, attach) == 104);
+const _: () = assert!(offset_of!(IoeFabricTable, connections) == 112);
+const _: () = assert!(offset_of!(IoeFabricTable, drop) == 120);
 const _: () = assert!(size_of::<IoeEngine>() == 16);
 const _: () = assert!(offset_of!(IoeEngine, table) == 0);
 const _: () = assert!(offset_of!(IoeEngine, context) == 8);

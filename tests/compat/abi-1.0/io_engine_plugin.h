@@ -1053,6 +1053,8 @@ typedef struct IoeFabricTable {
                    const struct IoeBuf *buf);
   // Answers a command: data first, then the completion.
   int32_t (*respond)(void *fabric, uint64_t conn, const struct IoeFabricAnswer *answer);
+  // Command `cid` ended without an answer and gets none: it does not count as outstanding any more.
+  int32_t (*forget)(void *fabric, uint64_t conn, uint32_t cid);
   // Sends what is queued and goes on with what waited.
   int32_t (*flush)(void *fabric, const struct IoeHost *host);
   // Bytes of buffers answered with that were sent since this was asked last, a connection at a time: 1, 0 if there are no
@@ -1286,7 +1288,7 @@ typedef int32_t (*IoeEntry)(const struct IoeEngine *engine, struct IoePlugin *pl
     {5, 88, 0x32264b2710304720ull, 88, 0, 0x32264b2710304720ull}, \
     {6, 96, 0x84ef5aeb8b5c8f52ull, 96, 0, 0x84ef5aeb8b5c8f52ull}, \
     {7, 32, 0x8a3467af024fb848ull, 32, 0, 0x8a3467af024fb848ull}, \
-    {8, 120, 0xb6e1d2eaf7989e5aull, 120, 0, 0xb6e1d2eaf7989e5aull}, \
+    {8, 128, 0x790cd2b7fe22cf78ull, 128, 0, 0x790cd2b7fe22cf78ull}, \
     {9, 32, 0x54e96919900c82ecull, 32, 0, 0x54e96919900c82ecull}, \
     {10, 32, 0x7b35b048a516782eull, 32, 0, 0x7b35b048a516782eull}, \
     {11, 144, 0x0ba8832fa5de0d8cull, 144, 0, 0x0ba8832fa5de0d8cull}, \

@@ -153,6 +153,17 @@ impl Fabric for EchoFabric {
         });
     }
 
+    fn forget(&mut self, conn: ConnId, cid: u16) {
+        let mut sqe = nvme_spec::Sqe::zeroed();
+        sqe.set_cid(cid);
+        self.events.push_back(FabricEvent::Capsule {
+            conn,
+            sqe,
+            data: None,
+            data_ok: false,
+        });
+    }
+
     fn flush(&mut self, _: &mut dyn Host) {
         self.sent = Some((ConnId(6), 4096));
     }
@@ -299,6 +310,14 @@ fn answers_cross_with_buffers_and_lent_segments_which_come_back() {
         }
     }
     assert_eq!(Arc::strong_count(&chunk), 1, "every segment was released");
+
+    fabric.forget(ConnId(3), 0xfffe);
+    match fabric.poll_event() {
+        Some(FabricEvent::Capsule { conn, sqe, .. }) => {
+            assert_eq!((conn, sqe.cid()), (ConnId(3), 0xfffe));
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

@@ -260,6 +260,7 @@ struct Calls {
     events: unsafe extern "C" fn(*mut c_void, *mut IoeFabricEvent, u32) -> i32,
     fetch: unsafe extern "C" fn(*mut c_void, u64, u32, u64, *const IoeBuf) -> i32,
     respond: unsafe extern "C" fn(*mut c_void, u64, *const IoeFabricAnswer) -> i32,
+    forget: unsafe extern "C" fn(*mut c_void, u64, u32) -> i32,
     flush: OnHost,
     sent: unsafe extern "C" fn(*mut c_void, *mut u64, *mut u64) -> i32,
     close: unsafe extern "C" fn(*mut c_void, *const IoeHost, u64, IoeStr) -> i32,
@@ -279,6 +280,7 @@ impl Calls {
             events: table.events?,
             fetch: table.fetch?,
             respond: table.respond?,
+            forget: table.forget?,
             flush: table.flush?,
             sent: table.sent?,
             close: table.close?,
@@ -527,6 +529,16 @@ impl Fabric for RemoteFabric {
         }
         // SAFETY: buffer and segments go to the transport; the array is lent for the call.
         let status = unsafe { (self.calls.respond)(self.context, conn.0, &raw) };
+        self.heed(status);
+    }
+
+    fn forget(&mut self, conn: ConnId, cid: u16) {
+        if self.dead {
+            return;
+        }
+        self.events.may_be_more = true;
+        // SAFETY: a call on the transport's reactor.
+        let status = unsafe { (self.calls.forget)(self.context, conn.0, u32::from(cid)) };
         self.heed(status);
     }
 

@@ -202,6 +202,7 @@ static FABRIC_TABLE: IoeFabricTable = IoeFabricTable {
     events: Some(events),
     fetch: Some(fetch),
     respond: Some(respond),
+    forget: Some(forget),
     flush: Some(flush),
     sent: Some(sent),
     close: Some(close),
@@ -363,6 +364,15 @@ unsafe extern "C" fn respond(fabric: *mut c_void, conn: u64, raw: *const IoeFabr
         IOE_OK
     });
     responded.unwrap_or(IOE_PANICKED)
+}
+
+unsafe extern "C" fn forget(fabric: *mut c_void, conn: u64, cid: u32) -> i32 {
+    // SAFETY: the owner's call.
+    let cell = unsafe { cell(fabric) };
+    let Ok(cid) = u16::try_from(cid) else {
+        return IOE_INVALID;
+    };
+    answer(cell.enter("forget", |fabric| fabric.forget(ConnId(conn), cid)))
 }
 
 unsafe extern "C" fn flush(fabric: *mut c_void, host: *const IoeHost) -> i32 {

@@ -54,7 +54,7 @@ table! {
     }
     IoeFabricDriverTable { name, open, parcel_drop }
     IoeFabricTable {
-        accepted, readable, writable, timer, events, fetch, respond, flush, sent, close, detach,
+        accepted, readable, writable, timer, events, fetch, respond, forget, flush, sent, close, detach,
         attach, connections, drop,
     }
     IoeExportDriverTable { protocol, open, parcel_drop }
