@@ -38,6 +38,11 @@ pub struct IoeDriverTable {
             failure: *mut IoeFailure,
         ) -> i32,
     >,
+    /// Whether the text of a URI is one `open` takes: `IOE_OK`, or `IOE_REFUSED` with what `open` would refuse it with. What it
+    /// names is not looked at. Null: only opening tells.
+    pub check: Option<
+        unsafe extern "C" fn(driver: *mut c_void, uri: IoeStr, failure: *mut IoeFailure) -> i32,
+    >,
 }
 
 /// An open device.

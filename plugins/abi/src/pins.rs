@@ -60,11 +60,11 @@ pub const IOE_STAMPS: [IoeStamp; 13] = [
     },
     IoeStamp {
         table: 4,
-        size: 24,
-        hash: 0xc17d_ce51_09dc_0998,
-        base_size: 24,
+        size: 32,
+        hash: 0xe4b6_9a69_40e3_2ab8,
+        base_size: 32,
         reserved: 0,
-        base_hash: 0xc17d_ce51_09dc_0998,
+        base_hash: 0xe4b6_9a69_40e3_2ab8,
     },
     IoeStamp {
         table: 5,
@@ -171,11 +171,12 @@ const _: () = assert!(offset_of!(IoeNote, descriptor) == 24);
 const _: () = assert!(size_of::<IoeDriver>() == 16);
 const _: () = assert!(offset_of!(IoeDriver, table) == 0);
 const _: () = assert!(offset_of!(IoeDriver, context) == 8);
-const _: () = assert!(size_of::<IoeDriverTable>() == 24);
+const _: () = assert!(size_of::<IoeDriverTable>() == 32);
 const _: () = assert!(offset_of!(IoeDriverTable, size) == 0);
 const _: () = assert!(offset_of!(IoeDriverTable, version) == 4);
 const _: () = assert!(offset_of!(IoeDriverTable, schemes) == 8);
 const _: () = assert!(offset_of!(IoeDriverTable, open) == 16);
+const _: () = assert!(offset_of!(IoeDriverTable, check) == 24);
 const _: () = assert!(size_of::<IoeDevice>() == 16);
 const _: () = assert!(offset_of!(IoeDevice, table) == 0);
 const _: () = assert!(offset_of!(IoeDevice, context) == 8);

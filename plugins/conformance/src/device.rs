@@ -398,10 +398,16 @@ fn unknown_parameters_are_refused_by_name(rig: Rig) {
 
 fn bad_uris_are_refused(rig: Rig, bad: &[String]) {
     for uri in bad {
-        match rig
-            .driver
-            .open_with(DeviceUri::parse(uri).expect("a URI"), &rig.services)
-        {
+        let parsed = DeviceUri::parse(uri).expect("a URI");
+        let checked = rig.driver.check(parsed.clone());
+        match rig.driver.open_with(parsed, &rig.services) {
+            Err(OpenError::Uri(error)) if checked.is_err() => {
+                assert_eq!(checked, Err(error), "{uri}: checking and opening it differ");
+            }
+            refused if checked.is_err() => {
+                let opened = refused.map(|_| "opened").map_err(|error| error.to_string());
+                panic!("{uri}: not a good URI ({checked:?}), but opening it is {opened:?}");
+            }
             Err(OpenError::Uri(_) | OpenError::Unsuitable { .. } | OpenError::NotFound(_)) => {}
             Err(error) => panic!("{uri}: refused, but as {error}"),
             Ok(_) => panic!("{uri}: opened"),

@@ -55,7 +55,7 @@ struct Faults {
     errors: VecDeque<FileError>,
     refusals: usize,
     move_max: Option<usize>,
-    no_buffers: bool,
+    buffer_max: Option<usize>,
 }
 
 /// Operations a [`TestHost`] has done, by kind.
@@ -121,7 +121,12 @@ impl TestHost {
 
     /// Has no buffers to give (`true`), or has them again.
     pub fn withhold_buffers(&mut self, withhold: bool) {
-        self.faults.no_buffers = withhold;
+        self.limit_buffers(withhold.then_some(0));
+    }
+
+    /// Has no buffers longer than so many bytes; `None` ends the limit.
+    pub fn limit_buffers(&mut self, bytes: Option<usize>) {
+        self.faults.buffer_max = bytes;
     }
 
     /// Operations done so far.
@@ -241,8 +246,8 @@ impl Host for TestHost {
     }
 
     fn alloc(&mut self, len: usize) -> Option<Buf> {
-        let fits = len <= 1 << 20;
-        (fits && !self.faults.no_buffers).then(|| Buf::from_heap(len))
+        let max = self.faults.buffer_max.unwrap_or(1 << 20);
+        (len <= max).then(|| Buf::from_heap(len))
     }
 
     fn adopt_file(&mut self, fd: OwnedFd, owner: OwnerId) -> Result<FileId, HostError> {

@@ -165,6 +165,8 @@ pub(crate) fn open(
     services: &Arc<dyn Services>,
 ) -> Box<dyn Device> {
     let parsed = DeviceUri::parse(uri).expect("the URI under test is a URI");
+    let checked = driver.check(parsed.clone());
+    assert_eq!(checked, Ok(()), "{uri} is refused before it is opened");
     driver
         .open_with(parsed, services)
         .unwrap_or_else(|error| panic!("{uri} does not open: {error}"))

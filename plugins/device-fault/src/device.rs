@@ -33,19 +33,19 @@ struct Params {
 }
 
 impl Params {
-    fn take(mut uri: DeviceUri) -> Result<Self, OpenError> {
+    fn take(mut uri: DeviceUri) -> Result<Self, UriError> {
         let name = device_name(&uri)?;
         let below = uri.take("device").unwrap_or_default();
         if below.is_empty() {
             let expected = "the URI of the device below, with '&' written as %26";
-            return Err(uri.bad("device", below, expected).into());
+            return Err(uri.bad("device", below, expected));
         }
         let rules = uri.take("rules").unwrap_or_default();
         let seed = uri.take_number("seed")?.unwrap_or(0);
         let overlay_mb = uri.take_number("overlay_mb")?.unwrap_or(OVERLAY_MB);
         if !(1..=OVERLAY_MB_MAX).contains(&overlay_mb) {
             let value = overlay_mb.to_string();
-            return Err(uri.bad("overlay_mb", value, "1 to 1024 MiB").into());
+            return Err(uri.bad("overlay_mb", value, "1 to 1024 MiB"));
         }
         let uuid = uri.take_uuid()?;
         uri.finish()?;
@@ -83,6 +83,10 @@ fn device_name(uri: &DeviceUri) -> Result<String, UriError> {
 impl DeviceDriver for FaultDriver {
     fn schemes(&self) -> &'static [&'static str] {
         &["fault"]
+    }
+
+    fn check(&self, uri: DeviceUri) -> Result<(), UriError> {
+        Params::take(uri).map(drop)
     }
 
     fn open(&self, uri: DeviceUri) -> Result<Box<dyn Device>, OpenError> {

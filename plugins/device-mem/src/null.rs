@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sdk::block::{Device, DeviceDriver, Geometry, IoError, IoResult, Op, OpenError};
 use sdk::buf::{Chunk, Payload, Segment, Segments};
-use sdk::uri::DeviceUri;
+use sdk::uri::{DeviceUri, UriError};
 use units::{BlockRange, Blocks};
 
 use crate::claims::Claims;
@@ -21,6 +21,10 @@ pub(crate) struct NullDriver {
 impl DeviceDriver for NullDriver {
     fn schemes(&self) -> &'static [&'static str] {
         &["null"]
+    }
+
+    fn check(&self, uri: DeviceUri) -> Result<(), UriError> {
+        Params::take(uri, |_| Ok(())).map(drop)
     }
 
     fn open(&self, uri: DeviceUri) -> Result<Box<dyn Device>, OpenError> {

@@ -1,6 +1,6 @@
 //! What `malloc` and `null` URIs say: name, size, block size, identity.
 
-use sdk::block::{Geometry, OpenError};
+use sdk::block::Geometry;
 use sdk::uri::{DeviceUri, UriError};
 use units::{BlockSize, Blocks};
 
@@ -22,7 +22,7 @@ impl Params {
     pub(crate) fn take(
         mut uri: DeviceUri,
         own: impl FnOnce(&mut DeviceUri) -> Result<(), UriError>,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, UriError> {
         let name = device_name(&uri);
         let own = own(&mut uri);
         let block_size = uri.take_number("blk_size");

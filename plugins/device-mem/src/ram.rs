@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sdk::block::{Device, DeviceDriver, Geometry, IoError, IoResult, Op, OpenError};
 use sdk::buf::Payload;
-use sdk::uri::DeviceUri;
+use sdk::uri::{DeviceUri, UriError};
 use units::BlockRange;
 
 use crate::chunks::Chunks;
@@ -26,14 +26,22 @@ impl DeviceDriver for RamDriver {
         &["malloc"]
     }
 
+    fn check(&self, uri: DeviceUri) -> Result<(), UriError> {
+        params(uri).map(drop)
+    }
+
     fn open(&self, uri: DeviceUri) -> Result<Box<dyn Device>, OpenError> {
-        // The same URI creates the disk and, once it is there, resizes it; so the flag is known here too.
-        let params = Params::take(uri, |uri| uri.take_flag("resize").map(drop))?;
+        let params = params(uri)?;
         let claim = self.claims.claim("malloc", &params.name)?;
         let chunks = Chunks::new(params.geometry.bytes());
         let parked = Arc::new(Mutex::new(Some(chunks)));
         Ok(Box::new(MemDisk::new(claim, &params, Ram { parked })))
     }
+}
+
+/// The same URI creates the disk and, once it is there, resizes it; so the flag is known here too.
+fn params(uri: DeviceUri) -> Result<Params, UriError> {
+    Params::take(uri, |uri| uri.take_flag("resize").map(drop))
 }
 
 struct Ram {

@@ -10,7 +10,7 @@ use sdk::block::{
 };
 use sdk::host::{Host, HostError, OwnerId};
 use sdk::services::{Level, Services};
-use sdk::uri::DeviceUri;
+use sdk::uri::{DeviceUri, UriError};
 use units::Blocks;
 
 use crate::claim::{Kind, claim, unsuitable};
@@ -24,6 +24,10 @@ pub(crate) struct FileDriver;
 impl DeviceDriver for FileDriver {
     fn schemes(&self) -> &'static [&'static str] {
         &["aio", "uring"]
+    }
+
+    fn check(&self, uri: DeviceUri) -> Result<(), UriError> {
+        Params::take(uri).map(drop)
     }
 
     fn open(&self, uri: DeviceUri) -> Result<Box<dyn Device>, OpenError> {
@@ -156,10 +160,17 @@ impl Device for FileDisk {
     }
 
     fn open_queue(&mut self) -> Result<Box<dyn QueueSeed>, OpenError> {
-        let descriptor = self.file.try_clone().map_err(|source| OpenError::System {
-            what: format!("duplicate the descriptor of {}", self.path),
-            source,
-        })?;
+        let duplicate = || {
+            self.file.try_clone().map_err(|source| OpenError::System {
+                what: format!("duplicate the descriptor of {}", self.path),
+                source,
+            })
+        };
+        let descriptor = duplicate()?;
+        let disk = match self.kind {
+            Kind::File => None,
+            Kind::BlockDevice => Some(duplicate()?),
+        };
         // The kernel reports a failed write-back once per open file, to whichever sync asks first. With one queue, and
         // one sync at a time in it, that is never the wrong one.
         if self.state.queue_open.swap(true, Ordering::AcqRel) {
@@ -171,6 +182,7 @@ impl Device for FileDisk {
             config: QueueConfig {
                 path: self.path.clone(),
                 kind: self.kind,
+                disk,
                 geometry: self.geometry,
                 direct: self.capabilities.direct == Some(true),
                 zeroes: self.capabilities.write_zeroes != Support::None,

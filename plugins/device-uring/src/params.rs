@@ -1,6 +1,5 @@
 //! What an `aio` or `uring` URI says.
 
-use sdk::block::OpenError;
 use sdk::uri::{DeviceUri, UriError};
 use units::BlockSize;
 
@@ -15,18 +14,18 @@ pub(crate) struct Params {
 
 impl Params {
     /// Takes all parameters and refuses others.
-    pub(crate) fn take(mut uri: DeviceUri) -> Result<Self, OpenError> {
+    pub(crate) fn take(mut uri: DeviceUri) -> Result<Self, UriError> {
         let refused = |reason| UriError::Malformed {
             uri: uri.text().to_owned(),
             reason,
         };
         if !uri.authority().is_empty() {
             let reason = "names a host; a local path has three slashes, e.g. aio:///dev/sdb";
-            return Err(refused(reason).into());
+            return Err(refused(reason));
         }
         if uri.path().trim_matches('/').is_empty() {
             let reason = "names no file; write e.g. aio:///var/lib/disk.img";
-            return Err(refused(reason).into());
+            return Err(refused(reason));
         }
         let block_size = uri.take_number("blk_size");
         // On a device that is not open yet there is nothing to look at again.

@@ -7,10 +7,14 @@
 //! that come meanwhile share the next one; and without `O_DIRECT` a durable write is a write and such a sync, so that
 //! nothing else collects the error.
 //!
+//! **A disk that was pulled.** The kernel leaves it open with no size: writes fail for want of space, and reads end at once.
+//! So when an operation on a block device fails, its size is looked at, and without one the answer is `Gone`.
+//!
 //! **A full reactor.** An operation the reactor hands back waits in a FIFO and is tried again when another of this
 //! queue completes. If none is in flight, no completion would come, and the operation is answered `Busy`.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::mem;
 
 use sdk::block::{Geometry, IoError, IoResult, IoTag, Op, Queue, Submitted};
@@ -23,6 +27,7 @@ use crate::claim::Kind;
 use crate::entries::{Entries, Entry, Step, Zero};
 use crate::file::QueuePlace;
 use crate::limits::{DEPTH, ERROR_LINES_MAX};
+use crate::probe;
 
 /// The completion number of the sync in flight; entries are numbered from 0.
 const SYNC: u64 = u64::MAX;
@@ -31,6 +36,8 @@ const SYNC: u64 = u64::MAX;
 pub(crate) struct QueueConfig {
     pub(crate) path: String,
     pub(crate) kind: Kind,
+    /// Another descriptor of a block device, to ask for its size.
+    pub(crate) disk: Option<File>,
     pub(crate) geometry: Geometry,
     pub(crate) direct: bool,
     /// Whether zeroing a range is worth trying.
@@ -203,18 +210,28 @@ impl FileQueue {
     }
 
     /// The semantic error for a failed operation on `range`.
+    #[cold]
     fn io_error(&mut self, what: &'static str, range: BlockRange, error: FileError) -> IoError {
-        match error {
+        let answer = match error {
             FileError::Cancelled => return IoError::Aborted,
-            FileError::NoSpace => return IoError::NoSpace,
-            FileError::Medium | FileError::Gone | FileError::NotSupported | FileError::Other(_) => {
-                self.log_error(what, range, error);
-            }
-        }
-        match error {
             FileError::Gone => IoError::Gone,
-            _ => IoError::Medium(range),
-        }
+            _ if self.has_vanished() => IoError::Gone,
+            FileError::NoSpace => return IoError::NoSpace,
+            FileError::Medium | FileError::NotSupported | FileError::Other(_) => {
+                IoError::Medium(range)
+            }
+        };
+        self.log_error(what, range, error);
+        answer
+    }
+
+    /// Whether the disk below is gone although it is open.
+    fn has_vanished(&self) -> bool {
+        let size = |disk| probe::size_bytes(disk, Kind::BlockDevice);
+        self.config
+            .disk
+            .as_ref()
+            .is_some_and(|disk| size(disk).is_ok_and(|bytes| bytes == 0))
     }
 
     fn offset(&self, range: BlockRange) -> u64 {
@@ -281,8 +298,8 @@ impl FileQueue {
             // The file ends early: it was cut off behind our back.
             None => {
                 let rest = self.rest_of(range, filled);
-                self.log_error("read past the end of the file", rest, FileError::Medium);
-                self.complete(number, Err(IoError::Medium(rest)));
+                let error = self.io_error("read past the end", rest, FileError::Medium);
+                self.complete(number, Err(error));
             }
         }
     }
@@ -337,8 +354,8 @@ impl FileQueue {
             }
             None => {
                 let rest = self.rest_of(range, written);
-                self.log_error("write went nowhere", rest, FileError::Medium);
-                self.complete(number, Err(IoError::Medium(rest)));
+                let error = self.io_error("write went nowhere", rest, FileError::Medium);
+                self.complete(number, Err(error));
             }
         }
     }

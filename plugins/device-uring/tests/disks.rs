@@ -1,14 +1,17 @@
 //! Block devices, on loop devices: skipped, with the reason on standard output, where this user cannot attach them.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use conformance::host::{Driven as _, TestHost};
 use conformance::{Options, run_device};
-use sdk::block::{Device, OpenError};
+use sdk::block::{Device, IoError, IoTag, Op, OpenError, Submitted};
+use sdk::buf::Buf;
 use sdk::uri::DeviceUri;
+use units::BlockRange;
 
 /// A file to attach.
 fn image() -> (tempfile::TempDir, PathBuf) {
@@ -136,6 +139,50 @@ fn a_mounted_disk_is_refused_and_the_mount_named() {
         }
         Err(error) => panic!("{error}"),
         Ok(_) => panic!("opened a mounted disk"),
+    }
+}
+
+#[test]
+fn a_disk_that_was_pulled_is_gone_whatever_the_kernel_calls_it() {
+    let (_directory, image) = image();
+    let Some(disk) = Loop::on(&image, &[]) else {
+        return;
+    };
+    let mut device = open(&format!("aio://{}", disk.name)).unwrap();
+    let mut host = TestHost::new();
+    let owner = host.owner();
+    let mut queue = device.open_queue().unwrap().open(&mut host, owner).unwrap();
+    let mut run = |op: Op| match queue.submit(&mut host, IoTag(1), op) {
+        Submitted::Done(result) => result,
+        Submitted::Pending => loop {
+            if let Some((_, result)) = queue.poll_completion() {
+                break result;
+            }
+            let done = host.next_file_done().expect("a completion");
+            queue.handle_file_done(&mut host, done);
+        },
+    };
+    let range = BlockRange::new(8, 8);
+    let buf = || Buf::from_heap(4096);
+    let read = || Op::Read {
+        range,
+        buf: Some(buf()),
+    };
+    let write = |fua| Op::Write {
+        range,
+        buf: buf(),
+        fua,
+    };
+    run(write(true)).unwrap();
+    // No size, as a disk has that was removed while it was open: the kernel fails writes for want of space and ends reads.
+    OpenOptions::new()
+        .write(true)
+        .open(&image)
+        .and_then(|file| file.set_len(0))
+        .unwrap();
+    output(Command::new("losetup").args(["--set-capacity", &disk.name]));
+    for op in [read(), write(false), write(true)] {
+        assert_eq!(run(op).unwrap_err(), IoError::Gone);
     }
 }
 

@@ -236,6 +236,16 @@ pub trait DeviceDriver: Send + Sync {
     /// The schemes it serves, e.g. `["aio", "uring"]`.
     fn schemes(&self) -> &'static [&'static str];
 
+    /// Whether `uri` says what [`DeviceDriver::open`] needs, as far as its text tells: host, path and parameters. What it
+    /// names is not looked at. A configuration is checked with it before anything is started; a driver that learns more
+    /// only by opening leaves the rest to `open`.
+    ///
+    /// # Errors
+    /// What `open` would refuse the URI with.
+    fn check(&self, _uri: DeviceUri) -> Result<(), UriError> {
+        Ok(())
+    }
+
     /// Opens the device `uri` names. Takes every parameter it knows and refuses the others
     /// ([`DeviceUri::finish`]). Claims what it opens exclusively: a second open, from this or another process, fails
     /// with [`OpenError::InUse`].

@@ -23,4 +23,5 @@ pub mod host;
 pub mod memory;
 pub mod plugin;
 pub mod services;
+pub mod text;
 pub mod uri;

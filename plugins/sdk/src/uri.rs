@@ -7,6 +7,8 @@ use std::fmt;
 
 use percent_encoding::percent_decode_str;
 
+use crate::text::{is_printable, printable};
+
 /// Longest URI accepted, in bytes.
 pub const URI_LEN_MAX: usize = 4096;
 
@@ -101,16 +103,23 @@ impl DeviceUri {
     /// Parses `text`.
     ///
     /// # Errors
-    /// [`UriError::Malformed`] for text that is too long, has no `scheme://`, is not UTF-8 or holds control characters
-    /// once percent-decoded, or names a parameter twice.
+    /// [`UriError::Malformed`] for text that is too long, has no `scheme://`, is not UTF-8 once percent-decoded, holds a
+    /// character that does not print ([`is_printable`]) before or after, or names a parameter twice.
     pub fn parse(text: &str) -> Result<Self, UriError> {
         let malformed = |reason| UriError::Malformed {
-            uri: text.chars().take(200).collect(),
+            uri: printable(&text.chars().take(200).collect::<String>()),
             reason,
         };
         if text.len() > URI_LEN_MAX {
             return Err(malformed("is longer than 4096 bytes"));
         }
+        let prints = |text: &str| match text.chars().all(is_printable) {
+            true => Ok(()),
+            false => Err(malformed(
+                "contains a character that does not print; use a name without it",
+            )),
+        };
+        prints(text)?;
         let (scheme, rest) = text.split_once("://").ok_or_else(|| {
             malformed("has no scheme; write e.g. aio:///path or malloc:///name?size_mb=64")
         })?;
@@ -129,12 +138,7 @@ impl DeviceUri {
             let decoded = percent_decode_str(part)
                 .decode_utf8()
                 .map_err(|_| malformed("is not UTF-8 once decoded"))?;
-            // They would forge lines of logs and tables.
-            if decoded.contains(char::is_control) {
-                return Err(malformed(
-                    "contains a control character; rename what it names",
-                ));
-            }
+            prints(&decoded)?;
             Ok(decoded.into_owned())
         };
         let mut parameters: Vec<(String, String)> = Vec::new();
@@ -308,6 +312,9 @@ mod tests {
             "aio:///a%00b",
             "aio:///a%0ab",
             "malloc:///m?uuid=%1b",
+            "malloc:///m\u{202e}gpj",
+            "malloc:///m%e2%80%8b",
+            "aio:///x\r",
             "m:///x?a=1&a=2",
             "://x",
         ] {

@@ -764,6 +764,9 @@ typedef struct IoeDriverTable {
                   struct IoeStr uri,
                   struct IoeDevice *device,
                   struct IoeFailure *failure);
+  // Whether the text of a URI is one `open` takes: `IOE_OK`, or `IOE_REFUSED` with what `open` would refuse it with. What it
+  // names is not looked at. Null: only opening tells.
+  int32_t (*check)(void *driver, struct IoeStr uri, struct IoeFailure *failure);
 } IoeDriverTable;
 
 // Opens devices of certain URI schemes.
@@ -1284,7 +1287,7 @@ typedef int32_t (*IoeEntry)(const struct IoeEngine *engine, struct IoePlugin *pl
     {1, 56, 0x2ab4478a7796985dull, 56, 0, 0x2ab4478a7796985dull}, \
     {2, 72, 0x742b6d184e1ffa3aull, 72, 0, 0x742b6d184e1ffa3aull}, \
     {3, 144, 0x6285aa7f7f35b3cfull, 144, 0, 0x6285aa7f7f35b3cfull}, \
-    {4, 24, 0xc17dce5109dc0998ull, 24, 0, 0xc17dce5109dc0998ull}, \
+    {4, 32, 0xe4b69a6940e32ab8ull, 32, 0, 0xe4b69a6940e32ab8ull}, \
     {5, 88, 0x32264b2710304720ull, 88, 0, 0x32264b2710304720ull}, \
     {6, 96, 0x84ef5aeb8b5c8f52ull, 96, 0, 0x84ef5aeb8b5c8f52ull}, \
     {7, 32, 0x8a3467af024fb848ull, 32, 0, 0x8a3467af024fb848ull}, \

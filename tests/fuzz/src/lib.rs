@@ -10,6 +10,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod config;
+pub mod device_uri;
 pub mod nvme_spec;
 pub mod nvme_tcp_controller;
 pub mod nvme_tcp_host;

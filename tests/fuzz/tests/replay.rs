@@ -44,6 +44,16 @@ fn target() {
 }
 
 #[test]
+fn device_uri() {
+    replay("device_uri", fuzz::device_uri::run);
+}
+
+#[test]
+fn config() {
+    replay("config", fuzz::config::run);
+}
+
+#[test]
 fn an_input_that_panics_is_named() {
     let directory = corpus("pdu_parse");
     let victim = inputs(&directory).pop().expect("an input");

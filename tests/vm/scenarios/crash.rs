@@ -76,12 +76,13 @@ fn identity(vm: &mut Vm, disk: &str) -> String {
     ))
 }
 
-/// What a reservation must be after a restart. The generation starts again at zero and the controller ID is that of the
-/// new association (NVMe Base 2.0 §7.5).
+/// What a reservation must be after a restart: all of it, the generation included, which counts changes and none was made. Only
+/// the controller ID is that of the new association (NVMe Base 2.0 §7.5).
 fn reservation(vm: &mut Vm, disk: &str) -> serde_json::Value {
     let mut report = vm.json(&format!("nvme resv-report {disk} -n 1 -e -o json"));
     let fields = report.as_object_mut().expect("a report");
-    fields.remove("gen");
+    // Not zero, so that a counter that was lost would differ.
+    assert_eq!(fields["gen"], 1, "the registration was counted: {fields:?}");
     for registrant in fields["regctlext"].as_array_mut().expect("registrants") {
         registrant
             .as_object_mut()

@@ -78,6 +78,18 @@ fn compare(vm: &mut Vm, disk: &str) {
         "{}",
         differs.text
     );
+    // NVM Command Set 1.0c §3.2.3.2.1: a deallocated block has contents all the same, here zeroes.
+    vm.sh(&format!(
+        "blkdiscard -o 1048576 -l 1048576 {disk}; head -c 4096 /dev/zero >/tmp/none"
+    ));
+    vm.sh(&command("none", 2048));
+    let unmapped = vm.try_sh(&command("same", 2048));
+    assert_eq!(
+        super::nvme_status(&unmapped.text),
+        Some(COMPARE_FAILURE),
+        "{}",
+        unmapped.text
+    );
     // The last seven blocks of the request lie past the end.
     let beyond = vm.try_sh(&command("same", (64 << 20) / 512 - 1));
     assert_eq!(

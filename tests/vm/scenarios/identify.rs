@@ -87,9 +87,28 @@ fn run(vm: &mut Vm, lab: &mut Lab) {
     for offset in ["0x0", "0x8", "0x14", "0x1c"] {
         vm.sh(&format!("nvme get-property /dev/{controller} -o {offset}"));
     }
+    all_registers(vm, controller);
     vm.sh(&format!("nvme ns-rescan /dev/{controller}"));
 
     optional_identify(vm, controller);
+}
+
+/// The tool walks the whole property space and stops at an answer it does not take for "not here".
+fn all_registers(vm: &mut Vm, controller: &str) {
+    let shown = vm.sh(&format!("nvme show-regs /dev/{controller} -H"));
+    let lower = shown.to_lowercase();
+    for register in ["cap", "version", "cc", "csts"] {
+        let is_named = |line: &str| line.trim_start().starts_with(register);
+        assert!(lower.lines().any(is_named), "{register} in:\n{shown}");
+    }
+    let registers = vm.json(&format!("nvme show-regs /dev/{controller} -o json"));
+    assert_eq!(registers["vs"], 0x2_0000, "NVMe 2.0: {registers}");
+    for (register, what) in [("cc", "enabled"), ("csts", "ready")] {
+        let value = registers[register].as_u64().expect("a number");
+        assert_eq!(value & 1, 1, "{what}: {registers}");
+    }
+    let cap = registers["cap"].as_u64().expect("a number");
+    assert_eq!(cap & 0xffff, 127, "queues of 128 entries: {registers}");
 }
 
 /// Identify structures a host may ask for: served, or refused with the status the specification names.

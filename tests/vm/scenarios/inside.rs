@@ -1,6 +1,6 @@
 //! The engine runs in the guest, on Debian's own kernel, and the host side is the same machine.
 
-use vm_tests::{Lab, PATIENCE, Scenario, Vm};
+use vm_tests::{Job, Lab, PATIENCE, Scenario, Vm};
 
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: "inside",
@@ -9,17 +9,11 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     run,
 };
 
+/// The engine's client inside the guest.
+pub(super) const CLIENT: &str = "/opt/io-engine-client -b http://127.0.0.1:10124";
+
 fn run(vm: &mut Vm, lab: &mut Lab) {
-    let size = lab.put_engine_into_share();
-    assert!(size > 0, "there is an engine to run");
-    vm.sh_within(
-        3 * PATIENCE,
-        "mkdir -p /mnt/share /opt && mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 share /mnt/share && \
-         cp /mnt/share/io-engine /mnt/share/io-engine-client /opt/ && \
-         (cd /mnt/share/root && find . -type f | grep '\\.so' | while read -r lib; do \
-            mkdir -p \"/$(dirname \"$lib\")\" && { [ -e \"/$lib\" ] || cp \"$lib\" \"/$lib\"; } || exit 1; done) && \
-         umount /mnt/share",
-    );
+    install(vm, lab);
     // A file system on a loop device takes O_DIRECT; the guest's root file system does not.
     vm.sh_within(
         3 * PATIENCE,
@@ -33,24 +27,46 @@ fn run(vm: &mut Vm, lab: &mut Lab) {
     vm.sh("umount /run/files; rm -f /tmp/backing /tmp/buffered.img /opt/io-engine");
 }
 
-fn serve_and_use(vm: &mut Vm, driver: &str) {
+/// Puts the engine, its client and what they need into the guest.
+pub(super) fn install(vm: &mut Vm, lab: &Lab) {
+    let size = lab.put_engine_into_share();
+    assert!(size > 0, "there is an engine to run");
+    vm.sh_within(
+        3 * PATIENCE,
+        "mkdir -p /mnt/share /opt && mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 share /mnt/share && \
+         cp /mnt/share/io-engine /mnt/share/io-engine-client /opt/ && \
+         (cd /mnt/share/root && find . -type f | grep '\\.so' | while read -r lib; do \
+            mkdir -p \"/$(dirname \"$lib\")\" && { [ -e \"/$lib\" ] || cp \"$lib\" \"/$lib\"; } || exit 1; done) && \
+         umount /mnt/share",
+    );
+}
+
+/// Starts the engine in the guest, with its state in `/run/state-NAME`, and waits until it answers.
+pub(super) fn start(vm: &mut Vm, name: &str, driver: &str) -> Job {
     let engine = vm.background(&format!(
-        "echo $$ >/run/engine.pid; exec /opt/io-engine --driver {driver} --state-dir /run/state-{driver} \
+        "echo $$ >/run/engine.pid; exec /opt/io-engine --driver {driver} --state-dir /run/state-{name} \
          --grpc 127.0.0.1:10124 --nvmf 127.0.0.1:8420"
     ));
-    let client = "/opt/io-engine-client -b http://127.0.0.1:10124";
-    vm.wait_until(
-        "the engine answers",
-        PATIENCE,
-        &format!("{client} bdev list"),
-    );
+    let list = format!("{CLIENT} bdev list");
+    vm.wait_until("the engine answers", PATIENCE, &list);
+    engine
+}
+
+/// Ends the engine in the guest, in order.
+pub(super) fn stop(vm: &mut Vm, engine: Job) {
+    vm.sh("kill -TERM $(cat /run/engine.pid)");
+    vm.finish(engine, PATIENCE);
+}
+
+fn serve_and_use(vm: &mut Vm, driver: &str) {
+    let engine = start(vm, driver, driver);
     for uri in [
         "aio:///run/files/direct.img?blk_size=512",
         "uring:///tmp/buffered.img?blk_size=512",
         "malloc:///ram?size_mb=32",
     ] {
-        let name = vm.sh(&format!("{client} bdev create '{uri}'"));
-        vm.sh(&format!("{client} bdev share {name}"));
+        let name = vm.sh(&format!("{CLIENT} bdev create '{uri}'"));
+        vm.sh(&format!("{CLIENT} bdev share {name}"));
     }
     let listed = vm.sh("nvme discover -t tcp -a 127.0.0.1 -s 8420");
     assert_eq!(
@@ -74,6 +90,5 @@ fn serve_and_use(vm: &mut Vm, driver: &str) {
         );
     }
     vm.sh("nvme disconnect-all");
-    vm.sh("kill -TERM $(cat /run/engine.pid)");
-    vm.finish(engine, PATIENCE);
+    stop(vm, engine);
 }

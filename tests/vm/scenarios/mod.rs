@@ -6,6 +6,7 @@ mod allow_list;
 mod boot;
 mod connect;
 mod crash;
+mod device_loss;
 mod discard;
 mod discover;
 mod ext4;
@@ -38,6 +39,7 @@ pub(crate) const ALL: &[&Scenario] = &[
     &allow_list::SCENARIO,
     &crash::SCENARIO,
     &inside::SCENARIO,
+    &device_loss::SCENARIO,
 ];
 
 /// Status code (type and code, without retry hints) in what nvme-cli prints for a failed command.

@@ -10,7 +10,7 @@
 //! Methods named `sh…` fail the scenario by panicking: the caller is test code and the panic text is its report.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -444,7 +444,8 @@ impl Vm {
             match self.agent.read(buffer) {
                 Ok(0) => return Err(self.fail("the guest is gone")),
                 Ok(count) => buffer = &mut buffer[count..],
-                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+                // A run that was stopped and continued gets the latter.
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                 Err(e) => return Err(self.fail(&format!("receive: {e}"))),
             }
         }

@@ -35,6 +35,10 @@ pub struct Disk {
     latent: std::collections::BTreeSet<u64>,
     /// Whether two writes to one block at once are let pass: a forged image can make two things lie in one place.
     pub is_lenient: bool,
+    /// Whether the disk can discard.
+    pub discards: bool,
+    /// Changes with each flush that made something durable.
+    pub version: u64,
     /// Blocks written so far.
     pub writes: u64,
     /// Flushes completed so far.
@@ -54,6 +58,8 @@ impl Disk {
             atomic_unit,
             latent: std::collections::BTreeSet::new(),
             is_lenient: false,
+            discards: false,
+            version: 0,
             writes: 0,
             flushes: 0,
         }
@@ -62,6 +68,16 @@ impl Disk {
     /// Its size.
     pub fn blocks(&self) -> u64 {
         self.blocks
+    }
+
+    /// A blank disk of the same make.
+    pub fn like(&self, blocks: u64) -> Self {
+        Self::new(blocks, self.atomic_unit)
+    }
+
+    /// Becomes larger.
+    pub fn grow(&mut self, by: u64) {
+        self.blocks += by;
     }
 
     /// Takes a write; it is in flight until [`Disk::complete`].
@@ -94,6 +110,11 @@ impl Disk {
         ids
     }
 
+    /// Takes a discard: what the blocks hold when it ends is anything but what they held.
+    pub fn discard(&mut self, block: u64, count: u32) -> Vec<u64> {
+        self.submit(block, &vec![0xD5; BLOCK * count as usize])
+    }
+
     /// Completes a write.
     pub fn complete(&mut self, ids: &[u64]) {
         for written in &mut self.pending {
@@ -105,6 +126,11 @@ impl Disk {
                 self.writes += 1;
             }
         }
+    }
+
+    /// A write failed and has not happened.
+    pub fn forget(&mut self, ids: &[u64]) {
+        self.pending.retain(|written| !ids.contains(&written.id));
     }
 
     /// What a flush submitted at this moment will make durable.
@@ -119,6 +145,7 @@ impl Disk {
     /// Completes a flush.
     pub fn flush_ends(&mut self, covered: &[u64]) {
         self.flushes += 1;
+        self.version += u64::from(!covered.is_empty());
         let durable = &mut self.durable;
         self.pending.retain(|written| {
             let is_covered = covered.binary_search(&written.id).is_ok();
@@ -137,9 +164,9 @@ impl Disk {
         Some(Rc::clone(self.current.get(&block).unwrap_or(&self.zero)))
     }
 
-    /// Blocks that are not durable yet, in flight included.
-    pub fn volatile(&self) -> usize {
-        self.pending.len()
+    /// Blocks that are not durable yet, in flight included: a number for each write of one, oldest first.
+    pub fn volatile(&self) -> Vec<u64> {
+        self.pending.iter().map(|written| written.id).collect()
     }
 
     /// The disk after a power cut: `keep` decides for each atomic unit that is not durable, oldest first.

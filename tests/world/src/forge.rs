@@ -15,12 +15,15 @@ const MAGICS: [&[u8; 4]; 6] = [b"CLM1", b"ROT1", b"JRN1", b"NOD1", b"TAB1", b"BM
 /// UUID of the pools of [`crate::world::new_disks`].
 const UUID: [u8; 16] = [0xAB; 16];
 
-struct Image {
-    disks: Vec<Vec<Vec<u8>>>,
+/// The blocks of some disks, to be changed at will.
+pub struct Image {
+    /// Blocks by disk.
+    pub disks: Vec<Vec<Vec<u8>>>,
 }
 
 impl Image {
-    fn new(disks: &[Disk]) -> Self {
+    /// What is on these disks.
+    pub fn new(disks: &[Disk]) -> Self {
         let all = |disk: &Disk| {
             (0..disk.blocks())
                 .map(|block| {
@@ -35,7 +38,7 @@ impl Image {
     }
 
     /// Places of metadata, labels included.
-    fn places(&self) -> Vec<(usize, usize)> {
+    pub fn places(&self) -> Vec<(usize, usize)> {
         let mut places = Vec::new();
         for (disk, blocks) in self.disks.iter().enumerate() {
             for (block, bytes) in blocks.iter().enumerate() {
@@ -49,7 +52,7 @@ impl Image {
     }
 
     /// Makes the check of a block right, and everything that carries it, up to the root.
-    fn reseal(&mut self, (disk, block): (usize, usize), depth: usize) {
+    pub fn reseal(&mut self, (disk, block): (usize, usize), depth: usize) {
         let bytes = &mut self.disks[disk][block];
         if &bytes[..8] == b"IOE-POOL" {
             let crc = plain_crc(&bytes[12..]);
@@ -104,7 +107,8 @@ impl Image {
         self.reseal(place, 0);
     }
 
-    fn write_back(&self, disks: &mut [Disk]) {
+    /// Puts what was changed on the disks.
+    pub fn write_back(&self, disks: &mut [Disk]) {
         for (disk, blocks) in disks.iter_mut().zip(&self.disks) {
             for (block, bytes) in blocks.iter().enumerate() {
                 if disk

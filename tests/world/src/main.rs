@@ -1,11 +1,14 @@
-//! `play`: one seed again. `long`: many seeds, and what they covered. `faults`: single faults. `forge`: hostile images.
+//! `play`: one seed again. `long`: many seeds, and what they covered. `cuts`: every moment of each metadata operation. `faults`: single faults.
+//! `forge`: hostile images.
 
 use std::process::ExitCode;
 
 use pool_core::Mutation;
+use world::cuts::{Explorer, METADATA, run};
 use world::{Plan, play};
 
-const MUTATIONS: [Mutation; 16] = [
+const MUTATIONS: [Mutation; 17] = [
+    Mutation::ReuseBeforeDiscard,
     Mutation::SkipHostFlush,
     Mutation::SkipRootBarrier,
     Mutation::ReuseAtOnce,
@@ -28,6 +31,8 @@ struct Arguments {
     seed: u64,
     seeds: u64,
     failures_max: u64,
+    /// Most volatile blocks of which every subset is cut.
+    subsets: usize,
     plan: Plan,
 }
 
@@ -36,6 +41,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         seed: 1,
         seeds: 50_000,
         failures_max: 10,
+        subsets: 12,
         plan: Plan::default(),
     };
     while let Some(word) = words.next() {
@@ -54,6 +60,9 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--side-cuts" => arguments.plan.side_cuts = number()?,
             "--trace" => arguments.plan.trace = value == "yes",
             "--errors" => arguments.plan.errors = number()?,
+            "--stuck" => arguments.plan.stuck = number()?,
+            "--mix" => arguments.plan.mix = number()?,
+            "--subsets" => arguments.subsets = number()? as usize,
             "--disks" => arguments.plan.disks = number()?,
             "--mutation" => {
                 let named = MUTATIONS
@@ -93,6 +102,30 @@ fn hurt(command: &str, arguments: &Arguments) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Every metadata operation cut at every moment, over subsets of what is volatile.
+#[expect(
+    clippy::print_stdout,
+    reason = "a command: what it found is its output"
+)]
+fn cut(arguments: &Arguments) -> ExitCode {
+    for disks in [1, 2] {
+        let mutation = arguments.plan.mutation;
+        let mut explorer = Explorer::new(arguments.subsets, arguments.seed, mutation);
+        if let Err(what) = run(METADATA, disks, &mut explorer) {
+            println!(
+                "cuts --seed {} --subsets {}: {what}",
+                arguments.seed, arguments.subsets
+            );
+            return ExitCode::FAILURE;
+        }
+        println!(
+            "{disks} disks: {} cuts, moments in full by volatile blocks {:?}",
+            explorer.cuts, explorer.in_full
+        );
+    }
+    ExitCode::SUCCESS
+}
+
 #[expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -110,11 +143,12 @@ fn main() -> ExitCode {
     };
     let seeds = match command.as_str() {
         "faults" | "forge" => return hurt(&command, &arguments),
+        "cuts" => return cut(&arguments),
         "play" => 1,
         "long" => arguments.seeds,
         _ => {
             eprintln!(
-                "world play --seed N | faults --seeds N | forge --seeds N | long --seeds N [--seed FIRST] [--lives N --events N --side-cuts N --disks N --mutation NAME]"
+                "world play --seed N | cuts [--subsets N] | faults --seeds N | forge --seeds N | long --seeds N [--seed FIRST] [--lives N --events N --side-cuts N --disks N --errors N --stuck N --mutation NAME]"
             );
             return ExitCode::FAILURE;
         }

@@ -16,6 +16,8 @@ pub struct Entry {
     pub is_done: bool,
     /// Whether the host was told that it failed.
     pub is_failed: bool,
+    /// The sectors it wrote, when not all: the others are those of the entry before it.
+    pub part: Option<(usize, usize)>,
 }
 
 /// One block: oldest possible value first.
@@ -33,6 +35,7 @@ impl Cell {
                 value: [0; 8],
                 is_done: true,
                 is_failed: false,
+                part: None,
             }],
         }
     }
@@ -54,6 +57,34 @@ impl Cell {
         })
     }
 
+    /// A write failed. What was written behind it to parts of the block may stand on it, or on what was there before.
+    fn fail(&mut self, id: u64) {
+        let Some(at) = self.entries.iter().position(|entry| entry.id == id) else {
+            return;
+        };
+        for entry in &mut self.entries {
+            entry.is_failed |= entry.id == id;
+        }
+        let before = self.entries[at.saturating_sub(1)].value;
+        let behind = self.entries[at + 1..].iter();
+        let parts = behind.take_while(|entry| entry.part.is_some() || entry.is_failed);
+        let others: Vec<Entry> = parts
+            .filter(|entry| entry.id != id)
+            .map(|entry| {
+                let mut other = *entry;
+                let (start, end) = entry.part.unwrap_or((0, 8));
+                other.value = before;
+                other.value[start..end].copy_from_slice(&entry.value[start..end]);
+                other
+            })
+            .collect();
+        for other in others {
+            let behind = self.entries.iter().rposition(|entry| entry.id == other.id);
+            self.entries
+                .insert(behind.map_or(self.entries.len(), |at| at + 1), other);
+        }
+    }
+
     /// The block was seen: that is what it is.
     pub fn settle(&mut self, value: Value) {
         self.entries = vec![Entry {
@@ -61,6 +92,7 @@ impl Cell {
             value,
             is_done: true,
             is_failed: false,
+            part: None,
         }];
     }
 }
@@ -74,6 +106,8 @@ pub struct Volume {
     pub uuid: [u8; 16],
     /// Whether it can be written.
     pub is_replica: bool,
+    /// Whether its writes never fail for lack of space.
+    pub is_thick: bool,
     /// Its blocks.
     pub cells: Vec<Cell>,
     /// Whether the host was told that it exists.
@@ -109,6 +143,7 @@ impl Model {
             id: None,
             uuid,
             is_replica,
+            is_thick: false,
             cells,
             is_certain: false,
             is_going: false,
@@ -146,6 +181,39 @@ impl Model {
                     value: value(block),
                     is_done: false,
                     is_failed: false,
+                    part: None,
+                });
+            }
+        }
+        id
+    }
+
+    /// A write of some sectors of a block is asked for; answers its entry id.
+    pub fn begin_part(
+        &mut self,
+        volume: u64,
+        block: usize,
+        sectors: std::ops::Range<usize>,
+        stamp: u64,
+    ) -> u64 {
+        self.next_entry += 1;
+        let id = self.next_entry;
+        if let Some(volume) = self.volumes.get_mut(&volume) {
+            let entries = &mut volume.cells[block].entries;
+            // It stands on the newest entry; when that failed, also on the one before, and so on.
+            let solid = entries.iter().rposition(|entry| !entry.is_failed);
+            let bases: Vec<Value> = entries[solid.unwrap_or(0)..]
+                .iter()
+                .map(|entry| entry.value)
+                .collect();
+            for mut value in bases {
+                value[sectors.clone()].fill(stamp);
+                entries.push(Entry {
+                    id,
+                    value,
+                    is_done: false,
+                    is_failed: false,
+                    part: Some((sectors.start, sectors.end)),
                 });
             }
         }
@@ -159,7 +227,8 @@ impl Model {
         };
         for cell in &mut volume.cells {
             if let Some(at) = cell.entries.iter().position(|entry| entry.id == id) {
-                cell.entries[at].is_done = true;
+                let all = cell.entries.iter_mut().filter(|entry| entry.id == id);
+                all.for_each(|entry| entry.is_done = true);
                 if is_durable {
                     cell.entries.drain(..at);
                 }
@@ -167,11 +236,11 @@ impl Model {
         }
     }
 
-    /// The host is told that a write failed: any part of it may have happened.
-    pub fn fail(&mut self, volume: u64, id: u64) {
-        if let Some(volume) = self.volumes.get_mut(&volume) {
-            for entry in volume.cells.iter_mut().flat_map(|cell| &mut cell.entries) {
-                entry.is_failed |= entry.id == id;
+    /// The host is told that a write failed: any part of it may have happened, also in copies made meanwhile.
+    pub fn fail(&mut self, id: u64) {
+        for volume in self.volumes.values_mut() {
+            for cell in &mut volume.cells {
+                cell.fail(id);
             }
         }
     }
@@ -234,7 +303,10 @@ impl Model {
                 .entries
                 .iter()
                 .rposition(|entry| entry.is_done || entry.id < oldest && !entry.is_failed);
-            if let Some(last) = last {
+            if let Some(mut last) = last {
+                while last > 0 && cell.entries[last - 1].id == cell.entries[last].id {
+                    last -= 1;
+                }
                 cell.entries.drain(..last);
             }
         }

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use pool_core::{Mutation, Status};
+use pool_core::{Mutation, Status, check};
 
 use crate::disk::Keep;
 use crate::model::Model;
 use crate::rng::Rng;
-use crate::world::{World, new_disks};
+use crate::world::{Reader, World, new_disks};
 
 /// How long and how hard to play.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,10 @@ pub struct Plan {
     pub disks: u64,
     /// Chance in a thousand that a flush or a write of metadata fails.
     pub errors: u64,
+    /// Chance in a thousand that a request gets stuck for a while.
+    pub stuck: u64,
+    /// Which operations are played: 1 as first, 2 with thick replicas, parts of blocks, and discards passed on, 3 with scrubs and growth.
+    pub mix: u64,
     /// The bug to play with.
     pub mutation: Mutation,
     /// Whether to keep what happened since the last cut, for the report.
@@ -36,6 +40,8 @@ impl Default for Plan {
             side_cuts: 20,
             disks: 1,
             errors: 0,
+            stuck: 0,
+            mix: 3,
             mutation: Mutation::None,
             trace: false,
         }
@@ -61,12 +67,14 @@ impl fmt::Display for Failure {
             side_cuts,
             disks,
             errors,
+            stuck,
+            mix,
             mutation,
             ..
         } = self.plan;
         write!(
             f,
-            "cargo run -p world -- play --seed {} --lives {lives} --events {events} --side-cuts {side_cuts} --disks {disks} --errors {errors} --mutation {mutation:?}: {}",
+            "cargo run -p world -- play --seed {} --lives {lives} --events {events} --side-cuts {side_cuts} --disks {disks} --errors {errors} --stuck {stuck} --mix {mix} --mutation {mutation:?}: {}",
             self.seed, self.what
         )
     }
@@ -94,6 +102,11 @@ pub fn play(seed: u64, plan: Plan) -> Result<Played, Failure> {
     let sizes: Vec<u64> = (0..plan.disks).map(|_| 680 + rng.below(600)).collect();
     let journal_blocks = [18, 26, 48][rng.below(3) as usize];
     let mut disks = new_disks(&sizes, atomic_unit, journal_blocks);
+    if plan.mix > 1 {
+        for disk in &mut disks {
+            disk.discards = rng.below(2) == 0;
+        }
+    }
     let mut model = Model::default();
     let failure = |what: String| Failure {
         seed,
@@ -112,10 +125,11 @@ pub fn play(seed: u64, plan: Plan) -> Result<Played, Failure> {
             return Err(failure(format!("{last}\n{what}")));
         }
         world.errors = plan.errors;
+        world.stuck = plan.stuck;
         let events = 1 + rng.below(plan.events);
         for _ in 0..events {
             let before = world.writes_done;
-            event(&mut world, &mut rng);
+            event(&mut world, &mut rng, plan.mix);
             if world.wrong.is_some() || matches!(world.pool.status(), Status::Failed(_)) {
                 break;
             }
@@ -190,6 +204,12 @@ pub fn verify(
     mutation: Mutation,
     to_the_end: bool,
 ) -> Result<(), String> {
+    // Trees, tables and bitmaps of a root agree, whatever was going on.
+    match check(&mut Reader(&disks)) {
+        Ok(report) if report.is_sound() => {}
+        Ok(report) => return Err(format!("after the cut: {report:?}")),
+        Err(error) => return Err(format!("the check after the cut finds: {error}")),
+    }
     let mut world = World::open(disks, model, seed, mutation);
     world
         .wait_open()
@@ -205,7 +225,7 @@ pub fn verify(
 }
 
 /// One thing happens: a disk finishes something, the host wants something, or time passes.
-fn event(world: &mut World, rng: &mut Rng) {
+fn event(world: &mut World, rng: &mut Rng, mix: u64) {
     let wants = rng.below(100);
     if wants < 60 && world.finish_one() {
         return;
@@ -227,14 +247,16 @@ fn event(world: &mut World, rng: &mut Rng) {
         usable.map(|(number, _)| *number).collect()
     };
     if volumes.is_empty() || volumes.len() < 2 && rng.per_mille(300) {
-        world.create(10 + rng.below(80) as usize);
+        let is_thick = mix > 1 && rng.below(4) == 0;
+        let most = if is_thick { 40 } else { 80 };
+        world.create_as(10 + rng.below(most) as usize, is_thick);
         return;
     }
     let volume = volumes[rng.below(volumes.len() as u64) as usize];
-    host(world, rng, volume, volumes.len());
+    host(world, rng, (volume, volumes.len()), mix);
 }
 
-fn host(world: &mut World, rng: &mut Rng, volume: u64, volumes: usize) {
+fn host(world: &mut World, rng: &mut Rng, (volume, volumes): (u64, usize), mix: u64) {
     let size = world.model.volumes[&volume].cells.len();
     let is_replica = world.model.volumes[&volume].is_replica;
     let is_resizing = world.model.volumes[&volume].other_size.is_some();
@@ -243,6 +265,22 @@ fn host(world: &mut World, rng: &mut Rng, volume: u64, volumes: usize) {
     let block = rng.below(span as u64) as usize;
     let most = if rng.below(8) == 0 { 20 } else { 3 };
     let count = (1 + rng.below(most) as usize).min(size - block);
+    if mix > 1 && is_replica && !is_resizing && rng.below(10) == 0 {
+        let first = rng.below(8) as u8;
+        let sectors = (first, 1 + rng.below(8 - u64::from(first)) as u8);
+        return world.write_part(volume, block, sectors, rng.per_mille(80));
+    }
+    if mix > 2 {
+        match rng.below(60) {
+            0..=3 => return world.ask_scrub(),
+            4 if world.disks.len() < 4 => return world.add_disk(480 + rng.below(300)),
+            5 => {
+                let disks = world.pool.disks().len() as u64;
+                return world.grow_disk(rng.below(disks) as usize, 5 + rng.below(200));
+            }
+            _ => {}
+        }
+    }
     match rng.below(100) {
         0..=39 if is_replica && !is_resizing => {
             world.write(volume, block, count, rng.per_mille(80))

@@ -23,7 +23,11 @@ pub const LIMITS: Limits = Limits {
     space_wait_ms: 5000,
     bases_max: 3,
     reserve_slabs: 4,
+    discards_max: 0,
 };
+
+/// Requests finished before a stuck one goes on, at most, beyond 50.
+const STUCK_MAX: u64 = 500;
 
 /// What an operation in progress means to the model.
 enum Meaning {
@@ -55,6 +59,8 @@ enum Meaning {
         size: usize,
         entry: u64,
     },
+    Scrub,
+    Grow,
     Other,
 }
 
@@ -63,6 +69,18 @@ struct Working {
     request: Request,
     written: Vec<u64>,
     covered: Vec<u64>,
+    /// Stuck until the disks have finished so much, unless nothing else is left to finish.
+    until: u64,
+}
+
+impl Working {
+    fn is_data(&self) -> bool {
+        let source = match &self.request.op {
+            DeviceOp::Write { source, .. } => source,
+            DeviceOp::Read { .. } | DeviceOp::Discard { .. } | DeviceOp::Flush => return false,
+        };
+        matches!(source, Source::Host { .. })
+    }
 }
 
 /// The pool, its disks and what its host knows.
@@ -82,6 +100,7 @@ pub struct World {
     meanings: BTreeMap<u64, Meaning>,
     next_tag: u64,
     now_ms: u64,
+    scrub_from: u64,
     /// Events of the device side so far.
     pub writes_done: u64,
     /// What was found wrong first.
@@ -90,6 +109,13 @@ pub struct World {
     pub refused: u64,
     /// Whether early requests starve.
     starves: bool,
+    /// Chance in a thousand that a request gets stuck for a while.
+    pub stuck: u64,
+    /// Whether the disks finish no write of a host's data.
+    pub holds_data: bool,
+    finished: u64,
+    /// Host operations taken and answers given so far: what the host knows changes with them only.
+    pub changes: u64,
     /// Chance in a thousand that a flush or a write of metadata fails.
     pub errors: u64,
     /// What happened, when it is to be kept.
@@ -171,9 +197,22 @@ impl World {
         limits: Limits,
     ) -> Self {
         let sizes: Vec<u64> = disks.iter().map(Disk::blocks).collect();
+        let discards_max = if disks.iter().any(|disk| disk.discards) {
+            2
+        } else {
+            0
+        };
+        let limits = Limits {
+            discards_max,
+            ..limits
+        };
         let mut rng = Rng::new(seed);
         Self {
             starves: rng.below(3) == 0,
+            stuck: 0,
+            holds_data: false,
+            finished: 0,
+            changes: 0,
             errors: 0,
             rng,
             pool: Pool::open(&sizes, limits, mutation),
@@ -186,11 +225,20 @@ impl World {
             meanings: BTreeMap::new(),
             next_tag: 1,
             now_ms: 0,
+            scrub_from: 0,
             writes_done: 0,
             wrong: None,
             refused: 0,
             trace: None,
         }
+    }
+
+    /// Opens for reading only, on some of the disks.
+    pub fn open_read_only(disks: Vec<Disk>, model: Model, seed: u64) -> Self {
+        let mut world = Self::open(disks, model, seed, Mutation::None);
+        let sizes: Vec<u64> = world.disks.iter().map(Disk::blocks).collect();
+        world.pool = Pool::open_read_only(&sizes, LIMITS);
+        world
     }
 
     fn complain(&mut self, what: String) {
@@ -209,8 +257,12 @@ impl World {
             let mut working = Working {
                 written: Vec::new(),
                 covered: Vec::new(),
+                until: 0,
                 request,
             };
+            if self.stuck > 0 && self.rng.per_mille(self.stuck) {
+                working.until = self.finished + 50 + self.rng.below(STUCK_MAX);
+            }
             match &working.request.op {
                 DeviceOp::Write {
                     block,
@@ -223,29 +275,48 @@ impl World {
                     let buffer = &self.buffers[tag][*at as usize..(*at + *count) as usize];
                     working.written = disk.submit(*block, &buffer.concat());
                 }
+                DeviceOp::Discard { block, count } if disk.discards => {
+                    working.written = disk.discard(*block, *count);
+                }
                 DeviceOp::Flush => working.covered = disk.flush_begins(),
-                DeviceOp::Read { .. } => {}
+                DeviceOp::Read { .. } | DeviceOp::Discard { .. } => {}
             }
             self.working.push(working);
         }
     }
 
     /// Which request a disk finishes next: any, or in some worlds mostly a late one, so that early ones starve.
-    fn pick(&mut self) -> usize {
+    fn pick(&mut self) -> Option<usize> {
+        self.finished += 1;
+        let is_held = |working: &Working| self.holds_data && working.is_data();
+        let is_free = |working: &Working| working.until <= self.finished && !is_held(working);
+        let free = self
+            .working
+            .iter()
+            .filter(|working| is_free(working))
+            .count();
+        if free > 0 && free < self.working.len() {
+            let nth = self.rng.below(free as u64) as usize;
+            let mut all = self.working.iter().enumerate();
+            let found = all.by_ref().filter(|(_, working)| is_free(working));
+            return found.map(|(at, _)| at).nth(nth);
+        }
+        if self.working.iter().all(is_held) {
+            return None;
+        }
         let count = self.working.len() as u64;
         if self.starves && self.rng.below(40) > 0 {
-            return (count - 1 - self.rng.below(count.min(3))) as usize;
+            return Some((count - 1 - self.rng.below(count.min(3))) as usize);
         }
-        self.rng.below(count) as usize
+        Some(self.rng.below(count) as usize)
     }
 
     /// Lets a disk finish one request, any of them. `false` when there is none.
     pub fn finish_one(&mut self) -> bool {
         self.take_requests();
-        if self.working.is_empty() {
+        let Some(at) = self.pick() else {
             return false;
-        }
-        let at = self.pick();
+        };
         let working = self.working.remove(at);
         self.note(|| match &working.request.op {
             DeviceOp::Write {
@@ -270,6 +341,8 @@ impl World {
                 // Half of the time it happened all the same.
                 if happens {
                     disk.complete(&working.written);
+                } else {
+                    disk.forget(&working.written);
                 }
                 Err(DeviceError::Medium)
             }
@@ -277,6 +350,10 @@ impl World {
             DeviceOp::Write { .. } => {
                 disk.complete(&working.written);
                 self.writes_done += 1;
+                Ok(Done::Nothing)
+            }
+            DeviceOp::Discard { .. } => {
+                disk.complete(&working.written);
                 Ok(Done::Nothing)
             }
             DeviceOp::Flush => {
@@ -311,6 +388,18 @@ impl World {
         match target {
             Target::Core => Done::Bytes(blocks.concat()),
             Target::Check => Done::Crcs(blocks.iter().map(|block| plain_crc(block)).collect()),
+            Target::Merge { tag, first, count } => {
+                let mut merged = blocks[0].to_vec();
+                let kept = usize::from(first) * 512..usize::from(first + count) * 512;
+                if let Some(buffer) = buffers.get_mut(&tag) {
+                    merged[kept.clone()].copy_from_slice(&buffer[0][kept]);
+                    buffer[0] = merged.as_slice().into();
+                }
+                Done::Merged {
+                    old: plain_crc(&blocks[0]),
+                    new: plain_crc(&merged),
+                }
+            }
             Target::Host { tag, at } => {
                 if let Some(buffer) = buffers.get_mut(&tag) {
                     for (i, block) in blocks.iter().enumerate() {
@@ -344,6 +433,7 @@ impl World {
             ),
             op => format!("{tag}: {op:?} as {entry}"),
         });
+        self.changes += 1;
         self.buffers.insert(tag, buffer);
         self.meanings.insert(tag, meaning);
         self.pool.submit(tag, op);
@@ -354,6 +444,7 @@ impl World {
     fn take_answers(&mut self) {
         while let Some((tag, result)) = self.pool.poll_answer() {
             let buffer = self.buffers.remove(&tag).unwrap_or_default();
+            self.changes += 1;
             self.note(|| format!("{tag} answered {result:?}"));
             match self.meanings.remove(&tag) {
                 Some(meaning) => self.answered(meaning, result, buffer),
@@ -370,21 +461,37 @@ impl World {
     ) {
         if result == Err(PoolError::Faulted) && self.errors > 0 {
             // The host knows nothing about it, as after a cut.
-            if let Meaning::Write { volume, entry, .. } = meaning {
-                self.model.fail(volume, entry);
+            if let Meaning::Write { entry, .. } = meaning {
+                self.model.fail(entry);
             }
             return;
         }
         if let Err(error) = &result {
             self.refused += 1;
+            let is_thick = |volume: u64| {
+                let volume = self.model.volumes.get(&volume);
+                volume.is_some_and(|volume| volume.is_thick)
+            };
             let is_expected = match meaning {
+                // What a thick replica writes was set aside for it.
+                Meaning::Write { volume, .. } if is_thick(volume) => {
+                    matches!(error, PoolError::NoSuchObject | PoolError::OutOfRange)
+                }
                 // An operation behind a deletion finds nothing, one behind a resize less, a full pool no space.
                 Meaning::Read { .. } => {
                     matches!(error, PoolError::NoSuchObject | PoolError::OutOfRange)
                 }
+                // Another growth is going on, or there is no room in the root.
+                Meaning::Grow => {
+                    matches!(error, PoolError::Busy | PoolError::Invalid)
+                        || self.errors > 0 && *error == PoolError::Device
+                }
                 _ => matches!(
                     error,
-                    PoolError::NoSuchObject | PoolError::OutOfRange | PoolError::NoSpace
+                    PoolError::NoSuchObject
+                        | PoolError::OutOfRange
+                        | PoolError::NoSpace
+                        | PoolError::OpenedReadOnly
                 ),
             };
             if !is_expected {
@@ -400,7 +507,7 @@ impl World {
                 },
                 Ok(_),
             ) => self.model.finish(volume, entry, is_durable),
-            (Meaning::Write { volume, entry, .. }, Err(_)) => self.model.fail(volume, entry),
+            (Meaning::Write { entry, .. }, Err(_)) => self.model.fail(entry),
             (
                 Meaning::Read {
                     volume,
@@ -410,6 +517,15 @@ impl World {
                 Ok(Answer::Read { holes, .. }),
             ) => {
                 self.check_read(volume, block, &from, buffer, &holes);
+            }
+            (Meaning::Scrub, Ok(Answer::Scrubbed(found))) => {
+                self.scrub_from = found.next;
+                if found.region.is_none() {
+                    self.scrub_from = 0;
+                }
+                if !found.bad.is_empty() {
+                    self.complain(format!("a scrub finds rot where there is none: {found:?}"));
+                }
             }
             (Meaning::Flush { covered }, Ok(_)) => self.model.flush_ends(&covered),
             (Meaning::Create { volume }, Ok(Answer::Created { object })) => {
@@ -445,6 +561,8 @@ impl World {
                 Meaning::Read { .. }
                 | Meaning::Create { .. }
                 | Meaning::Copy { .. }
+                | Meaning::Scrub
+                | Meaning::Grow
                 | Meaning::Other,
                 Ok(_),
             )
@@ -522,6 +640,33 @@ impl World {
         self.submit(op, meaning, buffer);
     }
 
+    /// Writes a random value to some sectors of a block.
+    pub fn write_part(&mut self, volume: u64, block: usize, (first, count): (u8, u8), fua: bool) {
+        let Some(object) = self.id(volume) else {
+            return;
+        };
+        let stamp = self.model.next_id() * 4096 + block as u64;
+        let sectors = usize::from(first)..usize::from(first + count);
+        let entry = self.model.begin_part(volume, block, sectors.clone(), stamp);
+        let mut value = [0; 8];
+        value[sectors].fill(stamp);
+        let buffer = block_of(&value);
+        let op = HostOp::WritePart {
+            object,
+            block: block as u64,
+            first,
+            count,
+            crc: plain_crc(&buffer),
+            fua,
+        };
+        let meaning = Meaning::Write {
+            volume,
+            entry,
+            is_durable: fua,
+        };
+        self.submit(op, meaning, vec![buffer]);
+    }
+
     fn id(&self, volume: u64) -> Option<u64> {
         self.model.volumes.get(&volume)?.id
     }
@@ -581,12 +726,22 @@ impl World {
 
     /// Creates a replica.
     pub fn create(&mut self, size: usize) {
+        self.create_as(size, false);
+    }
+
+    /// Creates a replica, thick or thin.
+    pub fn create_as(&mut self, size: usize, is_thick: bool) {
         let volume = self.model.add(size);
+        if let Some(volume) = self.model.volumes.get_mut(&volume) {
+            volume.is_thick = is_thick;
+        }
         let uuid = self.model.volumes[&volume].uuid;
         let op = HostOp::Create {
             uuid,
             name: format!("v{volume}"),
             size: size as u64,
+            is_thick,
+            block_shift: 9,
         };
         self.submit(op, Meaning::Create { volume }, Vec::new());
     }
@@ -654,6 +809,39 @@ impl World {
     /// Asks for a seal of idle regions.
     pub fn ask_seal(&mut self) {
         self.submit(HostOp::Seal, Meaning::Other, Vec::new());
+    }
+
+    /// Scrubs the next region.
+    pub fn ask_scrub(&mut self) {
+        let from = self.scrub_from;
+        self.submit(HostOp::Scrub { from }, Meaning::Scrub, Vec::new());
+    }
+
+    /// Adds a disk: one that was left over when an earlier attempt was cut, or a new one.
+    pub fn add_disk(&mut self, blocks: u64) {
+        let members = self.pool.disks().len();
+        if members == self.disks.len() {
+            let mut disk = self.disks[0].like(blocks);
+            disk.discards = self.disks[0].discards;
+            self.disks.push(disk);
+        }
+        let disk = pool_core::NewDisk {
+            position: members,
+            uuid: [members as u8 + 1; 16],
+            blocks: self.disks[members].blocks(),
+            atomic_unit: 512,
+        };
+        self.submit(HostOp::AddDisk(disk), Meaning::Grow, Vec::new());
+    }
+
+    /// A disk becomes larger, and the pool is told.
+    pub fn grow_disk(&mut self, disk: usize, by: u64) {
+        self.disks[disk].grow(by);
+        let op = HostOp::GrowDisk {
+            disk: disk as u16,
+            blocks: self.disks[disk].blocks(),
+        };
+        self.submit(op, Meaning::Grow, Vec::new());
     }
 
     /// Lets time pass.
@@ -828,7 +1016,11 @@ impl World {
                     let buffer = self.buffers.remove(&tag).unwrap_or_default();
                     return match result? {
                         Answer::Read { holes, .. } if holes.is_empty() => Ok(value_of(&buffer[0])),
-                        Answer::Read { .. } | Answer::Done | Answer::Created { .. } => Ok([0; 8]),
+                        Answer::Read { .. }
+                        | Answer::Done
+                        | Answer::Created { .. }
+                        | Answer::Extent { .. }
+                        | Answer::Scrubbed(_) => Ok([0; 8]),
                     };
                 }
             } else if !self.finish_without_answers() {
@@ -836,6 +1028,38 @@ impl World {
             }
         }
         Err(PoolError::Busy)
+    }
+
+    /// Scrubs everything; answers the addresses of bad blocks.
+    ///
+    /// # Errors
+    /// What the pool answers; `Busy` when it does not.
+    pub fn scrub_all(&mut self) -> Result<Vec<u64>, PoolError> {
+        let mut bad = Vec::new();
+        let mut from = 0;
+        loop {
+            let tag = self.next_tag;
+            self.next_tag += 1;
+            self.pool.submit(tag, HostOp::Scrub { from });
+            let mut answer = Err(PoolError::Busy);
+            for _ in 0..20_000 {
+                if let Some((answered, result)) = self.pool.poll_answer() {
+                    if answered == tag {
+                        answer = result;
+                        break;
+                    }
+                } else if !self.finish_without_answers() {
+                    self.pass(300);
+                }
+            }
+            if let Answer::Scrubbed(mut found) = answer? {
+                bad.append(&mut found.bad);
+                if found.region.is_none() {
+                    return Ok(bad);
+                }
+                from = found.next;
+            }
+        }
     }
 
     fn finish_without_answers(&mut self) -> bool {
@@ -848,7 +1072,7 @@ impl World {
         let working = self.working.swap_remove(0);
         let disk = &mut self.disks[working.request.disk];
         let result = match &working.request.op {
-            DeviceOp::Write { .. } => {
+            DeviceOp::Write { .. } | DeviceOp::Discard { .. } => {
                 disk.complete(&working.written);
                 Ok(Done::Nothing)
             }
@@ -923,7 +1147,8 @@ impl World {
     }
 }
 
-struct Reader<'a>(&'a [Disk]);
+/// Lends disks to a check.
+pub struct Reader<'a>(pub &'a [Disk]);
 
 impl Blocks for Reader<'_> {
     fn sizes(&self) -> Vec<u64> {

@@ -2,11 +2,8 @@
 //! `cargo run --release -p world -- long --seeds 50000` is the long part.
 
 use pool_core::Mutation;
-use world::disk::Keep;
-use world::model::Model;
-use world::play::verify;
-use world::world::{World, new_disks};
-use world::{Plan, Rng, play};
+use world::cuts::{Explorer, METADATA, run};
+use world::{Plan, play};
 
 fn plays(seeds: std::ops::Range<u64>, plan: Plan) {
     for seed in seeds {
@@ -42,6 +39,18 @@ fn device_errors_are_survived() {
     plays(3000..3060, plan);
 }
 
+/// Requests that get stuck for a while, so that much happens around them.
+#[test]
+fn stuck_requests_are_survived() {
+    let plan = Plan {
+        events: 1200,
+        lives: 2,
+        stuck: 25,
+        ..Plan::default()
+    };
+    plays(4000..4040, plan);
+}
+
 /// Cut again before a checkpoint can end, the journal only grows: opening has to make room by itself.
 #[test]
 fn cut_after_cut_does_not_fill_the_journal() {
@@ -53,113 +62,26 @@ fn cut_after_cut_does_not_fill_the_journal() {
     plays(2000..2030, plan);
 }
 
-/// Every subset of what is not durable while there are at most six blocks of it, sampled ones above.
-fn cut_here(world: &World, rng: &mut Rng) -> u64 {
-    let volatile: Vec<usize> = world.disks.iter().map(|disk| disk.volatile()).collect();
-    let all: usize = volatile.iter().sum();
-    let subsets = if all <= 6 { 1 << all } else { 12 };
-    for subset in 0..subsets {
-        let bits = if all <= 6 { subset } else { rng.number() };
-        let disks = world.cut(&mut |disk, index| {
-            let at: usize = volatile[..disk].iter().sum::<usize>() + index;
-            if bits >> (at % 64) & 1 != 0 {
-                Keep::All
-            } else {
-                Keep::None
-            }
-        });
-        if let Err(what) = verify(
-            disks,
-            world.model.clone(),
-            rng.number(),
-            Mutation::None,
-            subset == 0,
-        ) {
-            panic!(
-                "subset {bits:#x} of {all}, after {} writes: {what}",
-                world.writes_done
-            );
-        }
-    }
-    subsets
-}
-
-/// Lets the disks finish everything, and looks at a cut after each write.
-fn cut_everywhere(world: &mut World, rng: &mut Rng, cuts: &mut u64) {
-    let mut seen = world.writes_done;
-    for _ in 0..2000 {
-        if !world.finish_one() {
-            return;
-        }
-        if world.writes_done != seen {
-            seen = world.writes_done;
-            *cuts += cut_here(world, rng);
-        }
-        assert_eq!(world.wrong, None);
-    }
-}
-
 #[test]
-fn each_metadata_operation_is_cut_after_each_write() {
-    type Step = fn(&mut World);
-    let script: [(&str, Step); 17] = [
-        ("create", |world| world.create(30)),
-        ("write", |world| world.write(1, 0, 9, false)),
-        ("flush", World::flush),
-        ("overwrite before settling", |world| {
-            world.write(1, 4, 3, true)
-        }),
-        ("checkpoint", World::ask_checkpoint),
-        ("overwrite in place", |world| world.write(1, 2, 4, true)),
-        ("seal", World::ask_seal),
-        ("overwrite a sealed region", |world| {
-            world.write(1, 1, 2, true)
-        }),
-        ("snapshot", |world| world.copy(1)),
-        ("overwrite after a snapshot", |world| {
-            world.write(1, 0, 5, true)
-        }),
-        ("checkpoint after a snapshot", World::ask_checkpoint),
-        ("clone", |world| world.copy(2)),
-        ("write to the clone", |world| world.write(3, 3, 3, true)),
-        ("discard", |world| world.unmap(1, 0, 3)),
-        ("shrink", |world| world.resize(1, 8)),
-        ("delete the clone", |world| world.delete(3)),
-        ("delete the snapshot", |world| world.delete(2)),
-    ];
-    let mut cuts = 0;
+fn each_metadata_operation_is_cut_at_every_moment() {
     for disks in [1, 2] {
-        let mut rng = Rng::new(disks);
-        let sizes = vec![950; disks as usize];
-        let mut world = World::open(
-            new_disks(&sizes, 512, 48),
-            Model::default(),
-            disks,
-            Mutation::None,
-        );
-        world.wait_open().expect("a new pool opens");
-        for (name, step) in script {
-            step(&mut world);
-            cut_everywhere(&mut world, &mut rng, &mut cuts);
-            for _ in 0..4 {
-                world.pass(1100);
-                cut_everywhere(&mut world, &mut rng, &mut cuts);
-            }
-            assert_eq!(world.outstanding(), 0, "{name} is answered");
+        let mut explorer = Explorer::new(10, disks, Mutation::None);
+        if let Err(what) = run(METADATA, disks, &mut explorer) {
+            panic!("{what}");
         }
-        world.check_space();
-        assert_eq!(world.wrong, None);
+        assert!(explorer.cuts > 1000, "{} cuts", explorer.cuts);
+        let many: u64 = explorer.in_full[7..].iter().sum();
+        assert!(many > 0, "no moment with more than six volatile blocks");
     }
-    assert!(cuts > 1000, "{cuts} cuts were looked at");
 }
 
 /// Seeds at which a bug shows, found by `world long --mutation`; a bug that no longer shows at any of them needs new ones.
-fn is_caught(mutation: Mutation, seeds: impl Iterator<Item = u64>) {
+fn is_caught(mutation: Mutation, seeds: impl Iterator<Item = u64>, plan: Plan) {
     for seed in seeds {
         let plan = Plan {
             disks: 1 + seed % 2,
             mutation,
-            ..Plan::default()
+            ..plan
         };
         // A bug may also break an assertion of the pool or the disks: that is caught, too.
         let outcome = std::panic::catch_unwind(|| play(seed, plan));
@@ -174,7 +96,7 @@ macro_rules! caught {
     ($($name:ident: $mutation:ident;)*) => {$(
         #[test]
         fn $name() {
-            is_caught(Mutation::$mutation, 1..300);
+            is_caught(Mutation::$mutation, 1..300, Plan::default());
         }
     )*};
 }
@@ -183,6 +105,7 @@ caught! {
     a_flush_that_flushes_nothing_is_caught: SkipHostFlush;
     a_root_without_a_barrier_is_caught: SkipRootBarrier;
     reuse_at_once_is_caught: ReuseAtOnce;
+    reuse_before_the_discard_is_over_is_caught: ReuseBeforeDiscard;
     writing_in_place_unsettled_is_caught: InPlaceUnsettled;
     writing_in_place_before_the_open_mark_is_caught: InPlaceBeforeOpen;
     writing_in_place_what_a_snapshot_uses_is_caught: InPlaceShared;
@@ -195,4 +118,16 @@ caught! {
     forgetting_what_replay_displaces_is_caught: ForgetDisplaced;
     a_snapshot_that_does_not_wait_is_caught: SnapshotWithoutDrain;
     freeing_what_a_snapshot_uses_is_caught: FreeShared;
+}
+
+/// The ring has to wrap while a checkpoint is going on: one of its writes is stuck and the host goes on flushing.
+#[test]
+fn trimming_the_journal_before_the_root_is_caught() {
+    let plan = Plan {
+        events: 2000,
+        lives: 1,
+        stuck: 25,
+        ..Plan::default()
+    };
+    is_caught(Mutation::TrimBeforeRoot, 1..300, plan);
 }

@@ -79,3 +79,70 @@ fn a_full_pool_refuses_new_blocks_only_and_gives_space_back() {
     world.check_space();
     assert_eq!(world.wrong, None);
 }
+
+/// A thick replica in a pool that others have filled: every block of it can be written, over and over, also behind a snapshot.
+#[test]
+fn a_thick_replica_never_runs_out() {
+    let mut world = World::open(
+        new_disks(&[1600], 4096, 48),
+        Model::default(),
+        6,
+        Mutation::None,
+    );
+    world.wait_open().expect("a new pool opens");
+    world.create_as(150, true);
+    world.create(3000);
+    rest(&mut world);
+    let thin = fill(&mut world, 2, 0);
+    assert!(thin > 100, "{thin} blocks fit beside it");
+    rest(&mut world);
+    let refused = world.refused;
+    for _ in 0..3 {
+        for block in 0..15 {
+            world.write(1, block * 10, 10, false);
+            world.write(1, block * 7, 3, false);
+        }
+        rest(&mut world);
+    }
+    assert_eq!(world.refused, refused);
+    assert_eq!(world.pool.reserved_blocks(), 0, "all of it is written");
+
+    world.copy(1);
+    rest(&mut world);
+    assert_eq!(world.refused, refused + 1, "no room to write it once more");
+    world.create_as(100, true);
+    rest(&mut world);
+    assert_eq!(world.refused, refused + 2, "no room to set aside");
+
+    world.unmap(1, 0, 40);
+    rest(&mut world);
+    assert_eq!(world.pool.reserved_blocks(), 40);
+    let again = fill(&mut world, 2, 2000);
+    assert!(again <= 10, "{again} blocks of the reserve went to another");
+    rest(&mut world);
+    let refused = world.refused;
+    world.write(1, 0, 40, true);
+    rest(&mut world);
+    assert_eq!(world.refused, refused);
+
+    world.delete(2);
+    rest(&mut world);
+    world.copy(1);
+    rest(&mut world);
+    assert_eq!(world.refused, refused, "now there is room for a snapshot");
+    assert_eq!(world.pool.reserved_blocks(), 150);
+    world.create(3000);
+    rest(&mut world);
+    fill(&mut world, 6, 0);
+    let refused = world.refused;
+    world.write(1, 0, 50, true);
+    world.write(1, 50, 50, true);
+    world.write(1, 100, 50, true);
+    rest(&mut world);
+    assert_eq!(
+        world.refused, refused,
+        "what the snapshot holds is written anew"
+    );
+    world.check_space();
+    assert_eq!(world.wrong, None);
+}

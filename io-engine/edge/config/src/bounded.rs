@@ -53,31 +53,64 @@ impl<const MIN: u64, const MAX: u64> FromStr for Bounded<MIN, MAX> {
 
 impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Bounded<MIN, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Number<const MIN: u64, const MAX: u64>;
-        impl<const MIN: u64, const MAX: u64> Visitor<'_> for Number<MIN, MAX> {
-            type Value = Bounded<MIN, MAX>;
+        let wanted = format!("a number from {MIN} to {MAX}");
+        let number = Whole::deserialize(deserializer, &wanted)?;
+        let bounded = number.value.and_then(Self::new);
+        bounded.ok_or_else(|| D::Error::custom(format!("{number} is out of range; give {wanted}")))
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "a number from {MIN} to {MAX}")
-            }
+/// A whole number of a file, however large: one that no type of ours holds is out of range, not of another type.
+pub(crate) struct Whole {
+    /// The number, if it is one of ours.
+    pub(crate) value: Option<u64>,
+    text: String,
+}
 
-            fn visit_i64<E: Error>(self, value: i64) -> Result<Self::Value, E> {
-                let bounded = u64::try_from(value).ok().and_then(Bounded::new);
-                bounded.ok_or_else(|| {
-                    E::custom(format!(
-                        "{value} is out of range; give a number from {MIN} to {MAX}"
-                    ))
-                })
-            }
+impl Whole {
+    /// Reads a number; anything else is refused as not being `wanted`.
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+        wanted: &str,
+    ) -> Result<Self, D::Error> {
+        deserializer.deserialize_u64(WholeVisitor(wanted))
+    }
+}
 
-            fn visit_u64<E: Error>(self, value: u64) -> Result<Self::Value, E> {
-                Bounded::new(value).ok_or_else(|| {
-                    E::custom(format!(
-                        "{value} is out of range; give a number from {MIN} to {MAX}"
-                    ))
-                })
-            }
-        }
-        deserializer.deserialize_u32(Number)
+impl fmt::Display for Whole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+struct WholeVisitor<'a>(&'a str);
+
+impl Visitor<'_> for WholeVisitor<'_> {
+    type Value = Whole;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Whole, E> {
+        self.visit_i128(value.into())
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Whole, E> {
+        self.visit_i128(value.into())
+    }
+
+    fn visit_i128<E: Error>(self, value: i128) -> Result<Whole, E> {
+        Ok(Whole {
+            value: u64::try_from(value).ok(),
+            text: value.to_string(),
+        })
+    }
+
+    fn visit_u128<E: Error>(self, value: u128) -> Result<Whole, E> {
+        Ok(Whole {
+            value: u64::try_from(value).ok(),
+            text: value.to_string(),
+        })
     }
 }

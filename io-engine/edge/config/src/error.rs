@@ -34,12 +34,11 @@ impl ConfigError {
         key: impl Into<String>,
         problem: impl Into<String>,
     ) -> Self {
-        let one_line = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
         Self {
             kind,
-            place: place.into(),
-            key: key.into(),
-            problem: one_line(problem.into()),
+            place: without_controls(&place.into()),
+            key: without_controls(&key.into()),
+            problem: one_line(&problem.into()),
         }
     }
 
@@ -52,6 +51,25 @@ impl ConfigError {
     pub fn kind(&self) -> ConfigErrorKind {
         self.kind
     }
+}
+
+/// `text` with single spaces for white space.
+fn one_line(text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    without_controls(&words.join(" "))
+}
+
+/// `text` with escapes for what would move a terminal's cursor: a file quotes whatever it likes.
+fn without_controls(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line
 }
 
 impl fmt::Display for ConfigError {

@@ -13,6 +13,7 @@ use crate::limits::{
     NVMF_PORT, PerHost, ProgressS, QueueDepth, Queues, SlowMs, SpinUs,
 };
 use crate::listen::Listen;
+use crate::place::{Source, key_near, line_after};
 use crate::values::{
     Congestion, CpuList, Driver, ExportAddress, InCapsuleBytes, LogFormat, NodeName, TransferKib,
 };
@@ -42,6 +43,9 @@ pub(crate) struct FileTree {
     pub(crate) plugins: PluginsFile,
     #[serde(default)]
     pub(crate) device: Vec<DeclaredDevice>,
+    /// The file, and where in it each key stands.
+    #[serde(skip)]
+    pub(crate) source: Source,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -135,8 +139,8 @@ pub struct DeclaredDevice {
     pub allowed_hosts: Vec<String>,
 }
 
-/// Reads and checks the file at `path`.
-pub(crate) fn read(path: &Path) -> Result<FileTree, ConfigError> {
+/// Reads the text of the file at `path`.
+pub(crate) fn read(path: &Path) -> Result<String, ConfigError> {
     let place = match path.as_os_str().is_empty() {
         true => "command line: --config".to_owned(),
         false => path.display().to_string(),
@@ -147,13 +151,12 @@ pub(crate) fn read(path: &Path) -> Result<FileTree, ConfigError> {
         ConfigError::new(kind, place, "", format!("{problem}; {fix}"))
     };
     let bytes = read_regular(path).map_err(|problem| unreadable(&place, problem))?;
-    let text = String::from_utf8(bytes).map_err(|error| {
+    String::from_utf8(bytes).map_err(|error| {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let place = format!("{place}:{}", line_of(before));
+        let place = format!("{place}:{}", line_after(before));
         let problem = "is not UTF-8 text; save the file as UTF-8";
         ConfigError::new(ConfigErrorKind::Syntax, place, "", problem)
-    })?;
-    parse(&place, &text)
+    })
 }
 
 /// Contents of a regular file of bounded size: anything else (a FIFO, a terminal, `/dev/zero`) might never end.
@@ -181,10 +184,6 @@ fn read_regular(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-fn line_of(before: &[u8]) -> usize {
-    before.iter().filter(|byte| **byte == b'\n').count() + 1
-}
-
 /// The operating system's words without its error number.
 fn plain(error: &std::io::Error) -> String {
     let text = error.to_string();
@@ -194,13 +193,18 @@ fn plain(error: &std::io::Error) -> String {
         .to_owned()
 }
 
-/// Parses `text`, whose name in errors is `place`.
-pub(crate) fn parse(place: &str, text: &str) -> Result<FileTree, ConfigError> {
-    let syntax = |error: &toml::de::Error| {
-        let problem = format!("{}; see https://toml.io for the syntax", error.message());
-        ConfigError::new(ConfigErrorKind::Syntax, at(place, text, error), "", problem)
-    };
-    let document = toml::Deserializer::parse(text).map_err(|error| syntax(&error))?;
+/// Parses `text`, the contents of the file at `path`.
+pub(crate) fn parse(path: &Path, text: &str) -> Result<FileTree, ConfigError> {
+    let tree = deserialize(&path.display().to_string(), text)?;
+    Ok(FileTree {
+        source: Source::file(path, text),
+        ..tree
+    })
+}
+
+fn deserialize(place: &str, text: &str) -> Result<FileTree, ConfigError> {
+    let document =
+        toml::Deserializer::parse(text).map_err(|error| not_toml(place, text, &error))?;
     serde_path_to_error::deserialize(document).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
@@ -234,11 +238,51 @@ pub(crate) fn parse(place: &str, text: &str) -> Result<FileTree, ConfigError> {
     })
 }
 
+/// The error of a text that is not TOML: names the key at fault where one can be told.
+fn not_toml(place: &str, text: &str, error: &toml::de::Error) -> ConfigError {
+    let span = error.span().unwrap_or(0..0);
+    let start = span.start.min(text.len());
+    let near = key_near(text, start);
+    let (key, problem) = if error.message() == "duplicate key" {
+        let name = text.get(span).unwrap_or_default();
+        let name = name.trim_matches(['"', '\'']);
+        let table = near.map_or(String::new(), |near| match near.path.rfind(['.', '[']) {
+            // A table that is there twice is found itself, a value that is there twice by its neighbour.
+            _ if near.is_table && near.start < start => near.path,
+            Some(end) => near.path[..end].to_owned(),
+            None => String::new(),
+        });
+        let key = match table.is_empty() {
+            true => name.to_owned(),
+            false => format!("{table}.{name}"),
+        };
+        (key, "is there twice; remove one".to_owned())
+    } else {
+        let line = |position: usize| line_after(&text.as_bytes()[..position]);
+        let key = near.filter(|near| line(near.start) == line(start));
+        let problem = format!("{}; see https://toml.io for the syntax", error.message());
+        (key.map_or(String::new(), |near| near.path), problem)
+    };
+    ConfigError::new(
+        ConfigErrorKind::Syntax,
+        at(place, text, error),
+        key,
+        problem,
+    )
+}
+
 /// What the deserialiser says, in the words of the file format, with what to write.
 fn in_toml_words(message: &str, path: &str) -> String {
     let message = message
         .replace("invalid type: map", "this is a table")
         .replace("invalid type: ", "this is the ")
+        // Its words for a number that does not fit 64 bits.
+        .replace("` as i128", "`")
+        .replace("` as u128", "`")
+        .replace(
+            "integer number overflowed",
+            "the number is out of range; give a smaller one",
+        )
         .replace("expected a string", "expected text in quotes")
         .replace(
             "expected a sequence",
@@ -257,7 +301,7 @@ fn at(place: &str, text: &str, error: &toml::de::Error) -> String {
     match error.span() {
         Some(span) => {
             let before = &text.as_bytes()[..span.start.min(text.len())];
-            format!("{place}:{}", line_of(before))
+            format!("{place}:{}", line_after(before))
         }
         None => place.to_owned(),
     }

@@ -17,13 +17,14 @@ mod file;
 pub mod limits;
 mod listen;
 mod merge;
+mod place;
 mod values;
 
 #[cfg(test)]
 mod tests;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use bounded::Bounded;
@@ -48,8 +49,6 @@ pub const EXIT_CONFIG: u8 = 2;
 /// Everything the engine is told at start.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The file that was read, if any.
-    pub file: Option<PathBuf>,
     /// Name of this node.
     pub node_name: NodeName,
     /// Directory of the state store and its lock.
@@ -74,6 +73,8 @@ pub struct Config {
     pub plugins: Plugins,
     /// Devices to create and share at start.
     pub devices: Vec<DeclaredDevice>,
+    /// What it was read from.
+    pub(crate) source: place::Source,
 }
 
 /// `[reactors]`
@@ -200,50 +201,34 @@ impl Config {
     /// # Errors
     /// Every kind but `AddressInUse`.
     pub fn load(overrides: &Overrides, environment: &Environment) -> Result<Self, ConfigError> {
-        let tree = match &overrides.config {
-            Some(path) => file::read(path)?,
-            None => file::FileTree::default(),
-        };
-        merge::merge(tree, overrides, environment)
-    }
-
-    /// Where a setting is to be looked for: the file, or the command line.
-    pub fn place(&self, origin: &Origin) -> String {
-        match (origin, &self.file) {
-            (Origin::Flag(_), _) => "command line".to_owned(),
-            (Origin::File(_) | Origin::Default(_), Some(file)) => file.display().to_string(),
-            (Origin::File(_) | Origin::Default(_), None) => "built-in configuration".to_owned(),
+        match &overrides.config {
+            Some(path) => Self::parse(path, &file::read(path)?, overrides, environment),
+            None => merge::merge(file::FileTree::default(), overrides, environment),
         }
     }
 
-    /// Checks `devices` by `check`, which says what is wrong with a device and how to mend it.
+    /// Merges `text`, the contents of the file at `path`, the flags and the environment. Reads nothing.
     ///
     /// # Errors
-    /// `BadValue` about the first device refused.
-    pub fn check_devices(
-        &self,
-        check: impl Fn(&DeclaredDevice) -> Result<(), String>,
-    ) -> Result<(), ConfigError> {
-        let place = self.place(&Origin::File("device"));
-        for (index, device) in self.devices.iter().enumerate() {
-            check(device).map_err(|problem| {
-                let key = format!("device[{index}]");
-                ConfigError::new(ConfigErrorKind::BadValue, &place, key, problem)
-            })?;
-        }
-        Ok(())
+    /// `Syntax`, `UnknownKey` and `BadValue`.
+    pub fn parse(
+        path: &Path,
+        text: &str,
+        overrides: &Overrides,
+        environment: &Environment,
+    ) -> Result<Self, ConfigError> {
+        merge::merge(file::parse(path, text)?, overrides, environment)
     }
 
-    /// The error of a congestion control the kernel does not give; `problem` ends with the fix.
-    pub fn congestion_error(&self, problem: impl Into<String>) -> ConfigError {
-        let origin = &self.nvmf.tcp_congestion_origin;
-        let place = self.place(origin);
-        ConfigError::new(
-            ConfigErrorKind::BadValue,
-            place,
-            origin.to_string(),
-            problem,
-        )
+    /// The error of a setting that turned out wrong when it was used; `problem` ends with the fix.
+    pub fn bad_value(&self, origin: &Origin, problem: impl Into<String>) -> ConfigError {
+        self.source.bad_value(origin, problem)
+    }
+
+    /// The error of a declared device; `key` is its path (`device[1].uri`), `problem` ends with the fix.
+    pub fn bad_device(&self, key: &str, problem: impl Into<String>) -> ConfigError {
+        let kind = ConfigErrorKind::BadValue;
+        ConfigError::new(kind, self.source.at(key), key, problem)
     }
 
     /// The error of an address that could not be listened on; `flag` is the flag that changes it.
@@ -281,7 +266,7 @@ impl Config {
         let kind = ConfigErrorKind::AddressInUse;
         ConfigError::new(
             kind,
-            self.place(&listen.origin),
+            self.source.of(&listen.origin),
             listen.origin.to_string(),
             problem,
         )

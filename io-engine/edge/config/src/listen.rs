@@ -13,6 +13,8 @@ pub enum Origin {
     Default(&'static str),
     /// A command line flag.
     Flag(&'static str),
+    /// An environment variable.
+    Variable(&'static str),
     /// A key of the configuration file.
     File(&'static str),
 }
@@ -21,8 +23,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Origin::Default(key) => write!(f, "{key} (default)"),
-            Origin::Flag(flag) => f.write_str(flag),
-            Origin::File(key) => f.write_str(key),
+            Origin::Flag(name) | Origin::Variable(name) | Origin::File(name) => f.write_str(name),
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::error::{ConfigError, ConfigErrorKind};
 use crate::file::{FileTree, MemoryFile, NbdFile, NvmfFile, PluginsFile, ReactorsFile};
 use crate::limits::{self, Connections, GRPC_PORT, KeepAliveS, NVMF_PORT, PerHost};
 use crate::listen::{Listen, Origin, select_interface};
+use crate::place::Source;
 use crate::values::{CpuList, ExportAddress, NodeName};
 use crate::{Config, Io, ListenAddress, Log, Memory, Nbd, Nvmf, Plugins, Reactors};
 
@@ -66,14 +67,9 @@ pub(crate) fn merge(
     flags: &Overrides,
     environment: &Environment,
 ) -> Result<Config, ConfigError> {
-    let place = flags
-        .config
-        .as_ref()
-        .map_or("built-in configuration".to_owned(), |file| {
-            file.display().to_string()
-        });
-    let reactors = reactors(&tree.reactors, flags, environment, &place)?;
-    let memory = memory(&tree.memory, &reactors, environment, &place)?;
+    let source = tree.source;
+    let reactors = reactors(&tree.reactors, flags, environment, &source)?;
+    let memory = memory(&tree.memory, &reactors, environment, &source)?;
     let metrics_flag: Option<Listen<9502>> = flag("--metrics", &flags.metrics)?;
     let metrics = match (metrics_flag, tree.metrics.listen) {
         (Some(listen), _) => Some((listen, Origin::Flag("--metrics"))),
@@ -84,12 +80,12 @@ pub(crate) fn merge(
         address: listen.0,
         origin,
     });
-    let state_dir = state_dir(tree.state_dir, flags, environment, &place)?;
+    let state_dir = state_dir(tree.state_dir, flags, environment, &source)?;
     Ok(Config {
         node_name: node_name(tree.node_name, flags, environment)?,
-        nbd: nbd(tree.nbd, &state_dir, &place)?,
+        nbd: nbd(tree.nbd, &state_dir, &source)?,
         state_dir,
-        nvmf: nvmf(tree.nvmf, flags, environment, &place)?,
+        nvmf: nvmf(tree.nvmf, flags, environment, &source)?,
         grpc: grpc(tree.grpc.listen, flags)?,
         metrics,
         log: log(tree.log.format, tree.log.level, flags, environment)?,
@@ -99,20 +95,19 @@ pub(crate) fn merge(
         },
         plugins: plugins(tree.plugins, environment),
         devices: tree.device,
-        file: flags.config.clone(),
+        source,
         reactors,
         memory,
     })
 }
 
 /// In the state directory, which only this user enters, unless the file says where.
-fn nbd(tree: NbdFile, state_dir: &Path, place: &str) -> Result<Nbd, ConfigError> {
+fn nbd(tree: NbdFile, state_dir: &Path, source: &Source) -> Result<Nbd, ConfigError> {
     let default = || vec![ExportAddress::socket_in(state_dir, NBD_SOCKET)];
     let listen = tree.listen.unwrap_or_else(default);
     if listen.is_empty() {
         let problem = "names no address; leave it out for a socket in the state directory";
-        let kind = ConfigErrorKind::BadValue;
-        return Err(ConfigError::new(kind, place, "nbd.listen", problem));
+        return Err(source.bad_value(&Origin::File("nbd.listen"), problem));
     }
     Ok(Nbd { listen })
 }
@@ -150,18 +145,17 @@ fn state_dir(
     file: Option<PathBuf>,
     flags: &Overrides,
     environment: &Environment,
-    place: &str,
+    source: &Source,
 ) -> Result<PathBuf, ConfigError> {
     let given = match (&flags.state_dir, file) {
-        (Some(dir), _) => Some((dir.clone(), "command line", "--state-dir")),
-        (None, Some(dir)) => Some((dir, place, "state_dir")),
+        (Some(dir), _) => Some((dir.clone(), Origin::Flag("--state-dir"))),
+        (None, Some(dir)) => Some((dir, Origin::File("state_dir"))),
         (None, None) => None,
     };
-    if let Some((dir, place, key)) = given {
+    if let Some((dir, origin)) = given {
         if dir.as_os_str().is_empty() {
             let problem = "is empty; name a directory, or leave it out for the default one";
-            let kind = ConfigErrorKind::BadValue;
-            return Err(ConfigError::new(kind, place, key, problem));
+            return Err(source.bad_value(&origin, problem));
         }
         return Ok(dir);
     }
@@ -185,33 +179,28 @@ fn reactors(
     file: &ReactorsFile,
     flags: &Overrides,
     environment: &Environment,
-    place: &str,
+    source: &Source,
 ) -> Result<Reactors, ConfigError> {
     let list: Option<CpuList> = flag("-l", &flags.cpus)?;
     let mask = flags.mask.as_deref().map(CpuList::from_mask).transpose();
     let mask = mask.map_err(|problem| ConfigError::flag("-m", problem))?;
     // Upstream: -l overrides -m.
-    let (cpus, place, key) = match (list, mask, &file.cpus) {
-        (Some(list), _, _) => (Some(list), "command line", "-l"),
-        (None, Some(mask), _) => (Some(mask), "command line", "-m"),
-        (None, None, Some(list)) => (Some(list.clone()), place, "reactors.cpus"),
-        (None, None, None) => (None, "", ""),
+    let given = match (list, mask, &file.cpus) {
+        (Some(list), _, _) => Some((list, Origin::Flag("-l"))),
+        (None, Some(mask), _) => Some((mask, Origin::Flag("-m"))),
+        (None, None, Some(list)) => Some((list.clone(), Origin::File("reactors.cpus"))),
+        (None, None, None) => None,
     };
     let allowed = &environment.cpus;
-    let cpus = match cpus {
-        Some(cpus) => {
+    let cpus = match given {
+        Some((cpus, origin)) => {
             if let Some(cpu) = cpus.as_slice().iter().find(|cpu| !allowed.contains(cpu)) {
                 let allowed: Vec<String> = allowed.iter().map(u32::to_string).collect();
                 let problem = format!(
                     "CPU {cpu} does not exist or is not allowed to this process; use some of {}",
                     allowed.join(",")
                 );
-                return Err(ConfigError::new(
-                    ConfigErrorKind::BadValue,
-                    place,
-                    key,
-                    problem,
-                ));
+                return Err(source.bad_value(&origin, problem));
             }
             cpus
         }
@@ -230,7 +219,7 @@ fn memory(
     file: &MemoryFile,
     reactors: &Reactors,
     environment: &Environment,
-    place: &str,
+    source: &Source,
 ) -> Result<Memory, ConfigError> {
     let arena_mib = file.arena_mib.unwrap_or(limits::ARENA_MIB);
     let count = reactors.cpus.as_slice().len() as u64;
@@ -245,8 +234,7 @@ fn memory(
                 arena_mib.get(),
                 usable / count
             );
-            let kind = ConfigErrorKind::BadValue;
-            return Err(ConfigError::new(kind, place, "memory.arena_mib", problem));
+            return Err(source.bad_value(&Origin::File("memory.arena_mib"), problem));
         }
     }
     Ok(Memory { arena_mib })
@@ -311,15 +299,15 @@ fn nvmf(
     file: NvmfFile,
     flags: &Overrides,
     environment: &Environment,
-    place: &str,
+    source: &Source,
 ) -> Result<Nvmf, ConfigError> {
-    let (keep_alive_s_min, keep_alive_s_max) = keep_alive(&file, place)?;
-    let interface = interface(flags, environment)?;
-    let listen = nvmf_listen(file.listen, flags, interface, place)?;
+    let (keep_alive_s_min, keep_alive_s_max) = keep_alive(&file, source)?;
+    let interface = interface(flags, environment, source)?;
+    let listen = nvmf_listen(file.listen, flags, interface.clone(), source)?;
     let connections_max = file.connections_max.unwrap_or(limits::CONNECTIONS);
     let host_connections_max =
-        host_connections_max(file.host_connections_max, connections_max, place)?;
-    let pod_ip = pod_ip(environment)?;
+        host_connections_max(file.host_connections_max, connections_max, source)?;
+    let pod_ip = pod_ip(environment, source)?;
     let advertise = file.advertise.or(interface.map(|(_, ip)| ip)).or(pod_ip);
     Ok(Nvmf {
         listen,
@@ -329,7 +317,7 @@ fn nvmf(
         address_connections_max: address_connections_max(
             file.address_connections_max,
             (connections_max, host_connections_max),
-            place,
+            source,
         )?,
         host_controllers_max: file
             .host_controllers_max
@@ -358,20 +346,21 @@ fn nvmf(
 fn interface(
     flags: &Overrides,
     environment: &Environment,
-) -> Result<Option<(&'static str, IpAddr)>, ConfigError> {
-    let from_flag = flags.interface.as_ref().map(|selector| ("-T", selector));
-    let from_environment = environment.target_interface.as_ref();
-    let named = from_flag.or(from_environment.map(|selector| ("NVMF_TGT_IFACE", selector)));
-    let Some((flag, selector)) = named else {
-        return Ok(None);
+    source: &Source,
+) -> Result<Option<(Origin, IpAddr)>, ConfigError> {
+    let (origin, selector) = match (&flags.interface, &environment.target_interface) {
+        (Some(selector), _) => (Origin::Flag("-T"), selector),
+        (None, Some(selector)) => (Origin::Variable("NVMF_TGT_IFACE"), selector),
+        (None, None) => return Ok(None),
     };
-    select_interface(selector, &environment.interfaces)
-        .map(|ip| Some((flag, ip)))
-        .map_err(|problem| ConfigError::flag(flag, problem))
+    match select_interface(selector, &environment.interfaces) {
+        Ok(ip) => Ok(Some((origin, ip))),
+        Err(problem) => Err(source.bad_value(&origin, problem)),
+    }
 }
 
 /// Shortest and longest keep-alive timeout.
-fn keep_alive(file: &NvmfFile, place: &str) -> Result<(KeepAliveS, KeepAliveS), ConfigError> {
+fn keep_alive(file: &NvmfFile, source: &Source) -> Result<(KeepAliveS, KeepAliveS), ConfigError> {
     let min = file.keep_alive_s_min.unwrap_or(limits::KEEP_ALIVE_S_MIN);
     let max = file.keep_alive_s_max.unwrap_or(limits::KEEP_ALIVE_S_MAX);
     if min <= max {
@@ -382,21 +371,14 @@ fn keep_alive(file: &NvmfFile, place: &str) -> Result<(KeepAliveS, KeepAliveS), 
         min.get(),
         max.get()
     );
-    let kind = ConfigErrorKind::BadValue;
-    Err(ConfigError::new(
-        kind,
-        place,
-        "nvmf.keep_alive_s_min",
-        problem,
-    ))
+    Err(source.bad_value(&Origin::File("nvmf.keep_alive_s_min"), problem))
 }
 
-fn pod_ip(environment: &Environment) -> Result<Option<IpAddr>, ConfigError> {
+fn pod_ip(environment: &Environment, source: &Source) -> Result<Option<IpAddr>, ConfigError> {
     let parsed = environment.pod_ip.as_deref().map(str::parse).transpose();
     parsed.map_err(|_| {
         let problem = "is not an IP address; set it to one, or unset it";
-        let kind = ConfigErrorKind::BadValue;
-        ConfigError::new(kind, "environment", "MY_POD_IP", problem)
+        source.bad_value(&Origin::Variable("MY_POD_IP"), problem)
     })
 }
 
@@ -404,34 +386,34 @@ fn pod_ip(environment: &Environment) -> Result<Option<IpAddr>, ConfigError> {
 fn host_connections_max(
     file: Option<PerHost>,
     all: Connections,
-    place: &str,
+    source: &Source,
 ) -> Result<PerHost, ConfigError> {
     let Some(max) = file else {
         let share = all.get().div_ceil(limits::HOST_CONNECTIONS_DIVISOR);
         return Ok(PerHost::new(share.into()).expect("at least 1, and below the limit of all"));
     };
-    within_connections(max, all, "nvmf.host_connections_max", place)
+    within_connections(max, all, "nvmf.host_connections_max", source)
 }
 
 /// All connections but a part for other addresses, and what one host may have, unless the file says otherwise.
 fn address_connections_max(
     file: Option<PerHost>,
     (all, host): (Connections, PerHost),
-    place: &str,
+    source: &Source,
 ) -> Result<PerHost, ConfigError> {
     let Some(max) = file else {
         let share = all.get() - all.get() / limits::ADDRESS_RESERVE_DIVISOR;
         let share = share.max(host.get());
         return Ok(PerHost::new(share.into()).expect("at least 1, and not above the limit of all"));
     };
-    within_connections(max, all, "nvmf.address_connections_max", place)
+    within_connections(max, all, "nvmf.address_connections_max", source)
 }
 
 fn within_connections(
     max: PerHost,
     all: Connections,
     key: &'static str,
-    place: &str,
+    source: &Source,
 ) -> Result<PerHost, ConfigError> {
     if max.get() > all.get() {
         let problem = format!(
@@ -439,8 +421,7 @@ fn within_connections(
             max.get(),
             all.get()
         );
-        let kind = ConfigErrorKind::BadValue;
-        return Err(ConfigError::new(kind, place, key, problem));
+        return Err(source.bad_value(&Origin::File(key), problem));
     }
     Ok(max)
 }
@@ -448,38 +429,24 @@ fn within_connections(
 fn nvmf_listen(
     file: Option<Vec<Listen<NVMF_PORT>>>,
     flags: &Overrides,
-    interface: Option<(&'static str, IpAddr)>,
-    place: &str,
+    interface: Option<(Origin, IpAddr)>,
+    source: &Source,
 ) -> Result<Vec<ListenAddress>, ConfigError> {
-    let (addresses, origin, place) = if !flags.nvmf.is_empty() {
+    let (addresses, origin) = if !flags.nvmf.is_empty() {
         let parse = |text: &String| text.parse::<Listen<NVMF_PORT>>().map(|listen| listen.0);
         let parsed: Result<Vec<SocketAddr>, String> = flags.nvmf.iter().map(parse).collect();
         let parsed = parsed.map_err(|problem| ConfigError::flag("--nvmf", problem))?;
-        (parsed, Origin::Flag("--nvmf"), "command line")
-    } else if let Some((flag, ip)) = interface {
-        (
-            vec![SocketAddr::new(ip, NVMF_PORT)],
-            Origin::Flag(flag),
-            "command line",
-        )
+        (parsed, Origin::Flag("--nvmf"))
+    } else if let Some((origin, ip)) = interface {
+        (vec![SocketAddr::new(ip, NVMF_PORT)], origin)
     } else if let Some(list) = file {
-        (
-            list.iter().map(|listen| listen.0).collect(),
-            Origin::File("nvmf.listen"),
-            place,
-        )
+        let addresses = list.iter().map(|listen| listen.0).collect();
+        (addresses, Origin::File("nvmf.listen"))
     } else {
         let all = SocketAddr::from(([0u16; 8], NVMF_PORT));
-        (vec![all], Origin::Default("nvmf.listen"), place)
+        (vec![all], Origin::Default("nvmf.listen"))
     };
-    let refuse = |problem: String| {
-        ConfigError::new(
-            ConfigErrorKind::BadValue,
-            place,
-            origin.to_string(),
-            problem,
-        )
-    };
+    let refuse = |problem: String| source.bad_value(&origin, problem);
     if addresses.is_empty() || addresses.len() > limits::LISTENERS_MAX {
         let most = limits::LISTENERS_MAX;
         return Err(refuse(format!(
@@ -510,7 +477,7 @@ fn log(
     let (level, level_origin) = if let Some(level) = &flags.log_level {
         (level.clone(), Origin::Flag("--log-level"))
     } else if let Some(level) = &environment.rust_log {
-        (level.clone(), Origin::Flag("RUST_LOG"))
+        (level.clone(), Origin::Variable("RUST_LOG"))
     } else if let Some(level) = level {
         (level, Origin::File("log.level"))
     } else {

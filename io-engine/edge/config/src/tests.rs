@@ -187,6 +187,31 @@ fn golden_lines_of_refused_files() {
             "FILE:2: memory.arena_mib: -1 is out of range; give a number from 8 to 65536",
         ),
         (
+            "[memory]\narena_mib = 99999999999999999999\n",
+            "FILE:2: memory.arena_mib: 99999999999999999999 is out of range; give a number from 8 to 65536",
+        ),
+        (
+            "[memory]\narena_mib = -99999999999999999999\n",
+            "FILE:2: memory.arena_mib: -99999999999999999999 is out of range; give a number from 8 to 65536",
+        ),
+        (
+            "[memory]\narena_mib = 9999999999999999999999999999999999999999\n",
+            "FILE:2: memory.arena_mib: the number is out of range; give a smaller one",
+        ),
+        (
+            "node_name = 99999999999999999999\n",
+            "FILE:1: node_name: this is the integer `99999999999999999999`, expected text in quotes",
+        ),
+        (
+            "[nvmf]\nheader_digest = true\nin_capsule_bytes = 99999999999999999999\n",
+            "FILE:3: nvmf.in_capsule_bytes: 99999999999999999999 is not acceptable; give a multiple of 16 from 512 to \
+             65536",
+        ),
+        (
+            "[nvmf]\ntransfer_kib_max = 64.0\n",
+            "FILE:2: nvmf.transfer_kib_max: this is the floating point `64.0`, expected a power of two from 4 to 1024",
+        ),
+        (
             "[memory]\narena_mib = \"64\"\n",
             "FILE:2: memory.arena_mib: this is the string \"64\", expected a number from 8 to 65536",
         ),
@@ -228,11 +253,11 @@ fn golden_lines_of_refused_files() {
         ),
         (
             "state_dir = \"\"\n",
-            "FILE: state_dir: is empty; name a directory, or leave it out for the default one",
+            "FILE:1: state_dir: is empty; name a directory, or leave it out for the default one",
         ),
         (
             "[reactors]\ncpus = \"9\"\n",
-            "FILE: reactors.cpus: CPU 9 does not exist or is not allowed to this process; use some of 0,1,2,3",
+            "FILE:2: reactors.cpus: CPU 9 does not exist or is not allowed to this process; use some of 0,1,2,3",
         ),
         (
             "[grpc]\nlisten = \"localhost\"\n",
@@ -249,27 +274,27 @@ fn golden_lines_of_refused_files() {
         ),
         (
             "[nvmf]\nconnections_max = 10\nhost_connections_max = 11\n",
-            "FILE: nvmf.host_connections_max: 11 is above nvmf.connections_max (10); lower it",
+            "FILE:3: nvmf.host_connections_max: 11 is above nvmf.connections_max (10); lower it",
         ),
         (
             "[nvmf]\nconnections_max = 10\naddress_connections_max = 11\n",
-            "FILE: nvmf.address_connections_max: 11 is above nvmf.connections_max (10); lower it",
+            "FILE:3: nvmf.address_connections_max: 11 is above nvmf.connections_max (10); lower it",
         ),
         (
             "[nvmf]\nkeep_alive_s_min = 60\nkeep_alive_s_max = 30\n",
-            "FILE: nvmf.keep_alive_s_min: 60 is above nvmf.keep_alive_s_max (30); lower it",
+            "FILE:2: nvmf.keep_alive_s_min: 60 is above nvmf.keep_alive_s_max (30); lower it",
         ),
         (
             "[nvmf]\nlisten = []\n",
-            "FILE: nvmf.listen: 0 addresses; give 1 to 16",
+            "FILE:2: nvmf.listen: 0 addresses; give 1 to 16",
         ),
         (
             "[nvmf]\nlisten = [\"[::]\", \"[::]:8420\"]\n",
-            "FILE: nvmf.listen: [::]:8420 is named twice; remove one",
+            "FILE:2: nvmf.listen: [::]:8420 is named twice; remove one",
         ),
         (
             "[memory]\narena_mib = 4096\n",
-            "FILE: memory.arena_mib: 1 reactors with 4096 MiB each do not fit in three quarters of the 2048 MiB this \
+            "FILE:2: memory.arena_mib: 1 reactors with 4096 MiB each do not fit in three quarters of the 2048 MiB this \
              process may use; give at most 1536, or fewer reactors",
         ),
         (
@@ -285,12 +310,63 @@ fn golden_lines_of_refused_files() {
 #[test]
 fn text_that_is_not_toml_names_file_and_line() {
     let line = refusal("[grpc]\nlisten = \n");
-    assert!(line.starts_with("FILE:2: "), "{line}");
+    assert!(line.starts_with("FILE:2: grpc.listen: "), "{line}");
     assert!(
         line.ends_with("; see https://toml.io for the syntax"),
         "{line}"
     );
     assert_eq!(line.lines().count(), 1);
+}
+
+#[test]
+fn a_key_that_is_there_twice_is_named() {
+    let cases = [
+        ("node_name = \"a\"\nnode_name = \"b\"\n", 2, "node_name"),
+        ("[nvmf]\nlisten = []\n\"listen\" = []\n", 3, "nvmf.listen"),
+        ("[log]\nlevel = \"info\"\n[grpc]\n[log]\n", 4, "log"),
+        (
+            "[io]\n[grpc]\n[log]\nlevel = \"\"\nlevel = \"\"\n",
+            5,
+            "log.level",
+        ),
+        (
+            "[[device]]\nuri = \"a\"\n[[device]]\nuri = \"b\"\nshare = true\nuri = \"c\"\n",
+            6,
+            "device[1].uri",
+        ),
+        (
+            "io = { slow_io_ms = 1, slow_io_ms = 2 }\n",
+            1,
+            "io.slow_io_ms",
+        ),
+        ("io.slow_io_ms = 1\n[io]\n", 2, "io"),
+    ];
+    for (text, number, key) in cases {
+        let line = format!("FILE:{number}: {key}: is there twice; remove one");
+        assert_eq!(refusal(text), line, "{text}");
+    }
+}
+
+#[test]
+fn the_environment_is_named_when_it_is_at_fault() {
+    let refused = |environment: Environment| {
+        let loaded = Config::load(&Overrides::default(), &environment);
+        loaded.unwrap_err().to_string()
+    };
+    let interface = refused(Environment {
+        target_interface: Some("name:eth9".into()),
+        ..environment()
+    });
+    let start = "environment: NVMF_TGT_IFACE: no interface matches 'name:eth9'; there are: lo";
+    assert!(interface.starts_with(start), "{interface}");
+    let pod_ip = refused(Environment {
+        pod_ip: Some("here".into()),
+        ..environment()
+    });
+    assert_eq!(
+        pod_ip,
+        "environment: MY_POD_IP: is not an IP address; set it to one, or unset it"
+    );
 }
 
 #[test]
@@ -352,30 +428,35 @@ fn what_is_no_file_of_text_is_refused_without_being_read() {
 
 #[test]
 fn a_congestion_control_or_a_device_found_wrong_later_names_file_and_key() {
-    let text =
-        "[nvmf]\ntcp_congestion = \"fast\"\n[[device]]\nuri = \"a\"\n[[device]]\nuri = \"b\"\n";
+    let text = "[nvmf]\ntcp_congestion = \"fast\"\n[[device]]\nuri = \"a\"\nallowed_hosts = []\n[[device]]\nuri = \"b\"\n";
     let config = load(text).unwrap();
-    let file = config.file.as_ref().unwrap().display().to_string();
+    let file = config.source.at("");
     assert_eq!(
-        config.congestion_error("not there; use reno").to_string(),
-        format!("{file}: nvmf.tcp_congestion: not there; use reno")
+        config
+            .bad_value(&config.nvmf.tcp_congestion_origin, "not there; use reno")
+            .to_string(),
+        format!("{file}:2: nvmf.tcp_congestion: not there; use reno")
     );
-    let check = |device: &crate::DeclaredDevice| match device.uri.as_str() {
-        "b" => Err("has no scheme; write one".to_owned()),
-        _ => Ok(()),
-    };
-    let error = config.check_devices(check).unwrap_err();
-    assert_eq!(error.kind(), ConfigErrorKind::BadValue);
-    assert_eq!(
-        error.to_string(),
-        format!("{file}: device[1]: has no scheme; write one")
-    );
+    for (key, line) in [
+        ("device[1].uri", 7),
+        // Not in the file: where the section starts.
+        ("device[1].share", 6),
+        ("device[0].allowed_hosts[7]", 5),
+    ] {
+        let error = config.bad_device(key, "is wrong;\nmend it\u{1b}");
+        assert_eq!(error.kind(), ConfigErrorKind::BadValue);
+        assert_eq!(
+            error.to_string(),
+            format!("{file}:{line}: {key}: is wrong; mend it\\u{{1b}}")
+        );
+    }
     let flags = Overrides {
         tcp_congestion: Some("fast".into()),
         ..Overrides::default()
     };
     let config = Config::load(&flags, &environment()).unwrap();
-    let line = config.congestion_error("not there").to_string();
+    let line = config.bad_value(&config.nvmf.tcp_congestion_origin, "not there");
+    let line = line.to_string();
     assert_eq!(line, "command line: --tcp-congestion: not there");
 }
 
@@ -525,11 +606,11 @@ fn a_port_in_use_names_place_key_holder_and_fix() {
     let config = load("[grpc]\nlisten = \"127.0.0.1:7\"\n").unwrap();
     let in_use = std::io::Error::from(std::io::ErrorKind::AddrInUse);
     let error = config.address_error(&config.grpc, "--grpc", &in_use, Some("pid 12 (io-engine)"));
-    let file = config.file.as_ref().unwrap().display().to_string();
+    let file = config.source.at("");
     assert_eq!(
         error.to_string(),
         format!(
-            "{file}: grpc.listen: 127.0.0.1:7 is in use by pid 12 (io-engine); stop it, or choose another port with \
+            "{file}:2: grpc.listen: 127.0.0.1:7 is in use by pid 12 (io-engine); stop it, or choose another port with \
              --grpc ADDR:PORT"
         )
     );

@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::str::FromStr;
 
+use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::bounded::Whole;
 use crate::limits;
 
 /// Deserialises anything that parses from text.
@@ -252,32 +254,30 @@ impl TransferKib {
 
 impl<'de> Deserialize<'de> for InCapsuleBytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = i64::deserialize(deserializer)?;
         let range = limits::IN_CAPSULE_BYTES_MIN..=limits::IN_CAPSULE_BYTES_MAX;
-        match u64::try_from(value) {
-            Ok(bytes) if range.contains(&bytes) && bytes % 16 == 0 => Ok(Self(bytes as u32)),
-            _ => Err(serde::de::Error::custom(format!(
-                "{value} is not acceptable; give a multiple of 16 from {} to {}",
-                range.start(),
-                range.end()
-            ))),
+        let wanted = format!("a multiple of 16 from {} to {}", range.start(), range.end());
+        let number = Whole::deserialize(deserializer, &wanted)?;
+        match number.value {
+            Some(bytes) if range.contains(&bytes) && bytes % 16 == 0 => Ok(Self(bytes as u32)),
+            _ => Err(not_acceptable(&number, &wanted)),
         }
     }
 }
 
 impl<'de> Deserialize<'de> for TransferKib {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = i64::deserialize(deserializer)?;
         let range = limits::TRANSFER_KIB_MIN..=limits::TRANSFER_KIB_MAX;
-        match u64::try_from(value) {
-            Ok(kib) if range.contains(&kib) && kib.is_power_of_two() => Ok(Self(kib as u32)),
-            _ => Err(serde::de::Error::custom(format!(
-                "{value} is not acceptable; give a power of two from {} to {}",
-                range.start(),
-                range.end()
-            ))),
+        let wanted = format!("a power of two from {} to {}", range.start(), range.end());
+        let number = Whole::deserialize(deserializer, &wanted)?;
+        match number.value {
+            Some(kib) if range.contains(&kib) && kib.is_power_of_two() => Ok(Self(kib as u32)),
+            _ => Err(not_acceptable(&number, &wanted)),
         }
     }
+}
+
+fn not_acceptable<E: Error>(number: &Whole, wanted: &str) -> E {
+    E::custom(format!("{number} is not acceptable; give {wanted}"))
 }
 
 /// Name of a TCP congestion control algorithm (`cubic`, `reno`, ..), as the kernel knows it.

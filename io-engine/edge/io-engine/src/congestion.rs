@@ -22,22 +22,23 @@ pub(crate) fn check(config: &Config) -> Result<(), ConfigError> {
     let name = name.as_str();
     let tried = socket(AddressFamily::INET, SocketType::STREAM, None)
         .and_then(|socket| sockopt::set_tcp_congestion(&socket, name));
-    match tried {
-        Ok(()) => Ok(()),
-        Err(Errno::PERM) => Err(config.congestion_error(format!(
+    let problem = match tried {
+        Ok(()) => return Ok(()),
+        Err(Errno::PERM) => format!(
             "this user may not choose '{name}'; use one of {}, or let everybody (sysctl net.ipv4.\
              tcp_allowed_congestion_control)",
             names(ALLOWED)
-        ))),
-        Err(Errno::NOENT) => Err(config.congestion_error(format!(
+        ),
+        Err(Errno::NOENT) => format!(
             "'{name}' is not available; use one of {}, or load it (modprobe tcp_{name})",
             names(AVAILABLE)
-        ))),
-        Err(error) => Err(config.congestion_error(format!(
+        ),
+        Err(error) => format!(
             "'{name}' is refused by the system ({error}); use one of {}",
             names(AVAILABLE)
-        ))),
-    }
+        ),
+    };
+    Err(config.bad_value(&config.nvmf.tcp_congestion_origin, problem))
 }
 
 /// The names in a file of `/proc`, separated by commas.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::IsTerminal;
 
-use engine_config::{Config, ConfigError, ConfigErrorKind, LogStyle};
+use engine_config::{Config, ConfigError, LogStyle};
 use tracing_subscriber::fmt::format::{DefaultFields, Format, Full, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::SubscriberExt;
@@ -48,13 +48,7 @@ pub(crate) fn init(config: &Config) -> Result<(), ConfigError> {
             "'{}' is not a log filter ({error}); write e.g. info or warn,engine=debug",
             log.level
         );
-        let place = config.place(&log.level_origin);
-        ConfigError::new(
-            ConfigErrorKind::BadValue,
-            place,
-            log.level_origin.to_string(),
-            problem,
-        )
+        config.bad_value(&log.level_origin, problem)
     })?;
     let format = log.format;
     let color = format

@@ -21,6 +21,7 @@ mod run;
 use std::io::Write;
 use std::process::ExitCode;
 
+use engine::control::declared;
 use engine_config::{Config, ConfigError, EXIT_CONFIG, Environment};
 
 /// Version text, as it is printed and sent to clients.
@@ -71,7 +72,8 @@ fn start() -> Result<ExitCode, Fatal> {
     if let Some(cli::PluginRequest::Command(command)) = &request.plugin {
         return plugins::run(command, &config);
     }
-    config.check_devices(|device| plugins::check_uri(&config, &device.uri))?;
+    declared::check(&config.devices, |uri| plugins::check_uri(&config, uri))
+        .map_err(|mistake| config.bad_device(&mistake.key, mistake.problem))?;
     if request.doctor {
         return doctor::run(&config, &environment);
     }

@@ -62,13 +62,13 @@ pub(crate) fn start(config: &Config) -> Result<PluginHost, Fatal> {
 
 /// Whether a declared device has a scheme that the default set or a plugin to be loaded serves, by what their files say of
 /// themselves; nothing is loaded for it.
-pub(crate) fn check_uri(config: &Config, uri: &str) -> Result<(), String> {
+pub(crate) fn check_uri(config: &Config, uri: &str) -> Result<(), UriError> {
     let unknown = match engine::plane::check_uri(uri) {
         Ok(()) => return Ok(()),
         Err(error) => error,
     };
     let UriError::UnknownScheme { scheme, .. } = &unknown else {
-        return Err(unknown.to_string());
+        return Err(unknown);
     };
     let found = config.plugins.directories.iter().flat_map(|directory| {
         // One that cannot be read is told of when it is loaded from.
@@ -80,7 +80,7 @@ pub(crate) fn check_uri(config: &Config, uri: &str) -> Result<(), String> {
     });
     match is_served {
         true => Ok(()),
-        false => Err(unknown.to_string()),
+        false => Err(unknown),
     }
 }
 

@@ -10,6 +10,10 @@ pub const CLEAR_BYTES_MAX: u64 = 64 << 20;
 /// the request waits for a later turn.
 pub const ZERO_BUF_BYTES: [u64; 3] = [256 << 10, 64 << 10, 4 << 10];
 
+/// Buffer sizes tried in turn for a compare that finds no buffer for all of its blocks; with none of them to be had it waits for
+/// a later turn.
+pub const COMPARE_BUF_BYTES: [u64; 2] = [64 << 10, 4 << 10];
+
 /// Most compare-and-writes under way on one device; one more is answered `Busy`.
 pub const COMPARE_AND_WRITE_MAX: usize = 64;
 
@@ -21,4 +25,5 @@ pub const SLOW_LOG_WINDOW: Duration = Duration::from_secs(1);
 
 // A zero buffer is whole blocks of the largest block size, and a reactor hands out buffers up to 1 MiB.
 const _: () = assert!(ZERO_BUF_BYTES[2] == 4096 && ZERO_BUF_BYTES[0] <= 1 << 20);
+const _: () = assert!(COMPARE_BUF_BYTES[1] == 4096 && COMPARE_BUF_BYTES[0].is_multiple_of(4096));
 const _: () = assert!(CLEAR_BYTES_MAX.is_multiple_of(4096));

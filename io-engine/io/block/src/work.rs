@@ -6,15 +6,15 @@
 //! |-------------------|------------------------------------------------------------------------|
 //! | write zeroes      | pieces, natively or, if the device cannot, as writes of a zero buffer   |
 //! | discard           | pieces; without support, none                                           |
-//! | compare           | read, compare                                                           |
-//! | compare-and-write | (range locked) read, compare, write                                     |
+//! | compare           | pieces of read, compare; one, as long as there is a buffer for it       |
+//! | compare-and-write | (range locked) the same, then write                                     |
 
 use sdk::block::{Capabilities, IoError, IoResult, Op, Support};
 use sdk::buf::{Buf, Payload};
 use sdk::host::Host;
 use units::{BlockRange, BlockSize};
 
-use crate::limits::{CLEAR_BYTES_MAX, ZERO_BUF_BYTES};
+use crate::limits::{CLEAR_BYTES_MAX, COMPARE_BUF_BYTES, ZERO_BUF_BYTES};
 use crate::request::Request;
 
 /// The rest of an I/O.
@@ -32,10 +32,13 @@ pub(crate) enum Work {
     },
     /// Pieces of discard.
     Discard { done: u64, piece: u64 },
-    /// A read whose data is compared; with `write`, written over if equal.
+    /// Reads whose data is compared: `done` blocks are equal, `piece` more are in the device. With `write`, written over
+    /// if all are equal.
     Compare {
         expected: Buf,
         write: Option<(Buf, bool)>,
+        done: u64,
+        piece: u64,
     },
 }
 
@@ -98,6 +101,8 @@ impl Work {
             Request::Compare { buf, .. } => Self::Compare {
                 expected: buf,
                 write: None,
+                done: 0,
+                piece: 0,
             },
             Request::CompareAndWrite {
                 compare,
@@ -107,6 +112,8 @@ impl Work {
             } => Self::Compare {
                 expected: compare,
                 write: Some((write, fua)),
+                done: 0,
+                piece: 0,
             },
         }
     }
@@ -163,15 +170,22 @@ impl Work {
                     fua: *fua,
                 })
             }
-            Self::Compare { expected, .. } => {
+            Self::Compare { done, piece, .. } => {
+                *piece = range.count.0 - *done;
                 let buf = match abilities.lends {
                     true => None,
-                    false => match host.alloc(expected.len()) {
+                    false => match compare_buf(host, *piece << abilities.block_size.shift()) {
                         Some(buf) => Some(buf),
                         None => return Next::Wait,
                     },
                 };
-                Next::Op(Op::Read { range, buf })
+                if let Some(buf) = &buf {
+                    *piece = buf.len() as u64 >> abilities.block_size.shift();
+                }
+                Next::Op(Op::Read {
+                    range: sub_range(range, *done, *piece),
+                    buf,
+                })
             }
         }
     }
@@ -202,26 +216,43 @@ impl Work {
                     Answer::Finished(Ok(None))
                 }
             }
-            (this @ Self::Compare { .. }, Ok(payload)) => this.compare(range, payload),
+            (this @ Self::Compare { .. }, Ok(payload)) => {
+                this.compare(abilities.block_size, range, payload)
+            }
             (Self::Single | Self::Held(_), Ok(payload)) => Answer::Finished(Ok(payload)),
         }
     }
 
-    fn compare(&mut self, range: BlockRange, payload: Option<Payload>) -> Answer {
-        let Self::Compare { expected, write } = self else {
+    fn compare(
+        &mut self,
+        block_size: BlockSize,
+        range: BlockRange,
+        payload: Option<Payload>,
+    ) -> Answer {
+        let Self::Compare {
+            expected,
+            write,
+            done,
+            piece,
+        } = self
+        else {
             return Answer::Finished(Err(IoError::Aborted));
         };
-        match payload {
-            // A device that answers a read with anything but the range has not read it.
-            None => return Answer::Finished(Err(IoError::Medium(range))),
-            Some(payload) if payload.len() != expected.len() => {
-                return Answer::Finished(Err(IoError::Medium(range)));
-            }
-            Some(payload) => {
-                if let Some(at) = first_difference(&payload, expected) {
-                    return Answer::Finished(Err(IoError::CompareFailed(at)));
-                }
-            }
+        let [from, to] =
+            [*done, *done + *piece].map(|blocks| (blocks << block_size.shift()) as usize);
+        let (Some(payload), Some(expected)) = (payload, expected.get(from..to)) else {
+            return Answer::Finished(Err(IoError::Medium(range)));
+        };
+        // A device that answers a read with anything but the range has not read it.
+        if payload.len() != expected.len() {
+            return Answer::Finished(Err(IoError::Medium(range)));
+        }
+        if let Some(at) = first_difference(&payload, expected) {
+            return Answer::Finished(Err(IoError::CompareFailed(from as u64 + at)));
+        }
+        *done += *piece;
+        if *done < range.count.0 {
+            return Answer::NextPiece;
         }
         match write.take() {
             None => Answer::Finished(Ok(None)),
@@ -253,6 +284,14 @@ fn clear_piece(block_size: BlockSize, range: BlockRange, done: u64) -> u64 {
 
 fn sub_range(range: BlockRange, done: u64, piece: u64) -> BlockRange {
     BlockRange::new(range.start.0 + done, piece)
+}
+
+/// A buffer for `bytes` to be compared, or for as many of them as there is memory for: the data they are compared with holds
+/// memory already, and must not wait for as much again.
+fn compare_buf(host: &mut dyn Host, bytes: u64) -> Option<Buf> {
+    std::iter::once(bytes)
+        .chain(COMPARE_BUF_BYTES.into_iter().filter(|size| *size < bytes))
+        .find_map(|size| host.alloc(size as usize))
 }
 
 fn zero_buf(host: &mut dyn Host, block_size: BlockSize, blocks: u64) -> Option<Buf> {

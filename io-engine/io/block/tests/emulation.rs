@@ -184,6 +184,57 @@ fn compare_takes_lent_segments() {
 }
 
 #[test]
+fn without_a_buffer_for_all_of_it_a_compare_goes_in_pieces() {
+    let mut rig = Rig::new();
+    rig.host.limit_buffers(Some(4096));
+    let old: Vec<u8> = (0..20 * 512).map(|at| (at / 512) as u8).collect();
+    let new = [9; 20 * 512];
+    let reads = ["read 5+8", "read 13+8", "read 21+4"];
+    let caw = rig.start(compare_and_write(5, &old, &new));
+    // Another change waits for all the pieces, as it would for one.
+    let behind = rig.start(write(6, 1));
+    for (piece, read) in old.chunks(4096).zip(reads) {
+        assert!(rig.poll().is_none());
+        assert_eq!(rig.taken(), [read]);
+        rig.device_reads(piece);
+    }
+    assert!(rig.poll().is_none());
+    assert_eq!(rig.taken(), ["write 5+20"]);
+    rig.device_answers(None);
+    let (answered, result) = rig.poll().unwrap();
+    assert!(answered == caw && result.is_ok());
+    assert!(rig.poll().is_none());
+    assert_eq!(rig.taken(), ["write 6+1"]);
+    rig.device_answers(None);
+    assert_eq!(rig.poll().unwrap().0, behind);
+
+    let mut other = old.clone();
+    other[9000] ^= 1;
+    rig.start(compare_and_write(5, &old, &new));
+    for piece in other.chunks(4096) {
+        assert!(rig.poll().is_none());
+        rig.device_reads(piece);
+    }
+    let error = rig.poll().unwrap().1.unwrap_err();
+    assert_eq!(error, IoError::CompareFailed(9000));
+    assert_eq!(rig.taken(), reads, "and nothing is written");
+}
+
+#[test]
+fn without_any_buffer_a_compare_waits_for_a_turn() {
+    let mut rig = Rig::new();
+    rig.host.withhold_buffers(true);
+    let tag = rig.start(compare(3, &[7; 1024]));
+    rig.device.handle_turn(&mut rig.host);
+    assert!(rig.device.has_waiting() && rig.taken().is_empty());
+    rig.host.withhold_buffers(false);
+    rig.device.handle_turn(&mut rig.host);
+    rig.device_reads(&[7; 1024]);
+    let (answered, result) = rig.poll().unwrap();
+    assert!(answered == tag && result.is_ok());
+}
+
+#[test]
 fn compare_and_write_writes_only_what_compared() {
     let mut rig = Rig::new();
     let (old, new) = ([1u8; 512], [2u8; 512]);

@@ -28,6 +28,8 @@ pub struct Limits {
     pub bases_max: usize,
     /// Free slabs only metadata may take; at least 2.
     pub reserve_slabs: u32,
+    /// Discards passed on to devices at once; 0 passes none on.
+    pub discards_max: usize,
 }
 
 impl Default for Limits {
@@ -42,6 +44,7 @@ impl Default for Limits {
             space_wait_ms: 5000,
             bases_max: 8,
             reserve_slabs: 8,
+            discards_max: 4,
         }
     }
 }
@@ -69,6 +72,22 @@ pub enum HostOp {
         /// Answered only when it is durable.
         fua: bool,
     },
+    /// Writes some sectors of 512 bytes of one block. The operation's buffer is that block, zero around them; what lies there already is read
+    /// into the rest of it by a [`Target::Merge`].
+    WritePart {
+        /// The replica.
+        object: u64,
+        /// The block.
+        block: u64,
+        /// First sector, 0 to 7.
+        first: u8,
+        /// Sectors, at least 1.
+        count: u8,
+        /// CRC-32C of the buffer as it is handed in.
+        crc: u32,
+        /// Answered only when it is durable.
+        fua: bool,
+    },
     /// Makes blocks read as zero and gives their space back: discard and write zeroes alike.
     Unmap {
         /// The replica.
@@ -88,6 +107,10 @@ pub enum HostOp {
         name: String,
         /// Size in blocks.
         size: u64,
+        /// Whether its whole size is set aside, so that a write to it never fails for lack of space.
+        is_thick: bool,
+        /// log2 of its logical block in bytes, 9 or 12; with 9 it takes [`HostOp::WritePart`].
+        block_shift: u8,
     },
     /// Takes a snapshot of a replica.
     Snapshot {
@@ -123,6 +146,57 @@ pub enum HostOp {
     Checkpoint,
     /// Seals every idle open region.
     Seal,
+    /// Where a replica or snapshot has data: the run of blocks from `block` on that are all held, or all holes.
+    Extent {
+        /// The replica or snapshot.
+        object: u64,
+        /// First block.
+        block: u64,
+    },
+    /// Compares the blocks in use of one region with their checks: the first region from this one on that has any.
+    Scrub {
+        /// Number of the region.
+        from: u64,
+    },
+    /// Adds a disk to the pool.
+    AddDisk(NewDisk),
+    /// Takes into use what a disk has become larger by.
+    GrowDisk {
+        /// Number of the disk in the pool.
+        disk: u16,
+        /// Its size in blocks from here on.
+        blocks: u64,
+    },
+}
+
+/// A disk to be added. What is on it is lost.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewDisk {
+    /// Its position in the driver's list, one no disk of the pool has.
+    pub position: usize,
+    /// UUID it gets.
+    pub uuid: Uuid,
+    /// Its size in blocks.
+    pub blocks: u64,
+    /// What it writes whole or not at all, in bytes.
+    pub atomic_unit: u32,
+}
+
+/// What a scrub of one region found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Scrubbed {
+    /// The region; `None` when there was none left.
+    pub region: Option<u64>,
+    /// Where to go on.
+    pub next: u64,
+    /// Blocks that hold what their check says.
+    pub verified: u32,
+    /// Blocks in use without a check.
+    pub unverified: u32,
+    /// Blocks that were written in all the time and are left for the next time.
+    pub busy: u32,
+    /// Addresses of blocks that cannot be read, or hold something else.
+    pub bad: Vec<u64>,
 }
 
 /// How an operation ended well.
@@ -142,6 +216,15 @@ pub enum Answer {
         /// The id.
         object: u64,
     },
+    /// A run of blocks.
+    Extent {
+        /// How many.
+        len: u64,
+        /// Where the first one lies; `None` for a hole.
+        address: Option<u64>,
+    },
+    /// A region was scrubbed.
+    Scrubbed(Scrubbed),
 }
 
 /// Why an operation failed.
@@ -172,6 +255,8 @@ pub enum PoolError {
     Invalid,
     /// No valid pool on these disks.
     NoPool,
+    /// The pool was opened for reading only.
+    OpenedReadOnly,
     /// A disk is missing; its number.
     MissingDisk(u16),
     /// Metadata fails its checks in every copy, or something newer says it should be there.
@@ -195,6 +280,7 @@ impl fmt::Display for PoolError {
             Self::Busy => write!(f, "too many operations"),
             Self::Invalid => write!(f, "invalid"),
             Self::NoPool => write!(f, "no pool on these disks"),
+            Self::OpenedReadOnly => write!(f, "the pool was opened for reading only"),
             Self::MissingDisk(index) => write!(f, "disk {index} is missing"),
             Self::Damaged(what) => write!(f, "damaged: {what}"),
             Self::Malformed(what) => write!(f, "malformed: {what}"),
@@ -216,6 +302,15 @@ pub enum Target {
         tag: Tag,
         /// First block of its buffer.
         at: u32,
+    },
+    /// Into the one block of an operation's buffer, except for `count` sectors of 512 bytes from `first` on: complete with [`Done::Merged`].
+    Merge {
+        /// The operation.
+        tag: Tag,
+        /// First sector that stays as it is.
+        first: u8,
+        /// Sectors that stay.
+        count: u8,
     },
     /// Nowhere: complete with [`Done::Crcs`].
     Check,
@@ -256,6 +351,13 @@ pub enum DeviceOp {
         /// What.
         source: Source,
     },
+    /// Nobody needs the content of these blocks any more. A device that cannot discard says at once that it has.
+    Discard {
+        /// First block.
+        block: u64,
+        /// Blocks.
+        count: u32,
+    },
     /// Make completed writes durable.
     Flush,
 }
@@ -274,12 +376,19 @@ pub struct Request {
 /// What a device answered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Done {
-    /// Written or flushed.
+    /// Written, discarded or flushed.
     Nothing,
     /// Bytes read.
     Bytes(Vec<u8>),
     /// CRC-32C of each block read.
     Crcs(Vec<u32>),
+    /// CRC-32C of the block read, and of the buffer it was merged into.
+    Merged {
+        /// Of the block read.
+        old: u32,
+        /// Of the buffer.
+        new: u32,
+    },
 }
 
 /// How a device failed.
@@ -316,6 +425,8 @@ pub enum Mutation {
     SkipRootBarrier,
     /// Freed blocks are reused at once.
     ReuseAtOnce,
+    /// Freed blocks are reused while their discard is going on.
+    ReuseBeforeDiscard,
     /// Blocks are written in place although their record is not settled.
     InPlaceUnsettled,
     /// Blocks are written in place before their region's open record is durable.

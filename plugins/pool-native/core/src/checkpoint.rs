@@ -6,14 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use pool_format::{
-    Area, BLOCK, DirectoryEntry, NO_TWIN, Node, NodePtr, OBJECTS_PER_PAGE, ObjectKind, ObjectState,
-    Root, SLABS_PER_PAGE, SlabKind, SlabRecord, emit_object_page, emit_slab_page,
-};
+use pool_format::{Node, NodePtr, ObjectKind, ObjectState, Root, SlabKind, SlabRecord};
 
 use crate::api::{DoneResult, Mutation, Source};
 use crate::device::Purpose;
 use crate::flush::Waiter;
+use crate::grow::Room;
 use crate::overlay::{Change, Overlay};
 use crate::pool::{MapInfo, Object, Pool, Wait};
 use crate::tree::{Merge, finish, touched};
@@ -55,26 +53,28 @@ struct Current {
 
 pub(crate) struct Checkpoint {
     stage: Stage,
-    number: u64,
+    pub(crate) number: u64,
     start: u64,
     chain: u32,
-    epoch: u64,
+    pub(crate) epoch: u64,
     object_next: u64,
     map_next: u64,
-    objects: BTreeMap<u64, Object>,
-    object_slots: BTreeSet<usize>,
+    pub(crate) objects: BTreeMap<u64, Object>,
+    pub(crate) object_slots: BTreeSet<usize>,
     open_regions: Vec<u64>,
     tasks: Vec<Task>,
     current: Option<Current>,
-    roots: BTreeMap<u64, Option<NodePtr>>,
+    pub(crate) roots: BTreeMap<u64, Option<NodePtr>>,
     fresh: BTreeMap<u64, Rc<Node>>,
     spare: Vec<u64>,
     dead: Overlay,
     freed: Vec<u64>,
     released: usize,
-    outstanding: usize,
+    pub(crate) outstanding: usize,
     is_flushed: bool,
-    root: Option<Root>,
+    pub(crate) root: Option<Root>,
+    /// What it adds to the pool.
+    pub(crate) room: Option<Room>,
 }
 
 impl Pool {
@@ -123,6 +123,7 @@ impl Pool {
         if self.mutation == Mutation::TrimBeforeRoot {
             self.journal.start = self.journal.next;
         }
+        let room = self.room_to_add(self.root.checkpoint + 1);
         self.checkpoint = Some(Checkpoint {
             stage: Stage::Merge,
             number: self.root.checkpoint + 1,
@@ -145,6 +146,7 @@ impl Pool {
             outstanding: 0,
             is_flushed: false,
             root: None,
+            room,
         });
     }
 
@@ -371,33 +373,10 @@ impl Pool {
     }
 
     fn add_metadata_slab(&mut self) -> bool {
-        let [first, second] = self.root.root_disks;
-        let free_on = |disk: u16, not: Option<usize>| {
-            let mut slabs = self.space.slabs.iter().enumerate();
-            let found = slabs.find(|(slab, record)| {
-                record.kind == SlabKind::Free && record.disk == disk && Some(*slab) != not
-            });
-            found.map(|(slab, _)| slab)
-        };
-        let Some(slab) = free_on(first, None) else {
+        let Some((slab, twin)) = self.free_pair() else {
             return false;
         };
-        let Some(twin) = free_on(second, Some(slab)).or_else(|| free_on(first, Some(slab))) else {
-            return false;
-        };
-        let free = self.space.geometry.node_blocks() as u16;
-        for (number, kind, other) in [
-            (slab, SlabKind::Meta, twin),
-            (twin, SlabKind::MetaTwin, slab),
-        ] {
-            self.space.set_slab_frozen(number as u32, |record| {
-                record.kind = kind;
-                record.twin = other as u32;
-                record.generation = record.generation.wrapping_add(1);
-                record.bitmap_crc = 0;
-                record.free = free;
-            });
-        }
+        self.pair_up((slab, SlabKind::Meta), (twin, SlabKind::MetaTwin));
         let bits = self.space.empty_bits();
         if let Some(frozen) = &mut self.space.frozen {
             frozen.bits.insert(slab as u32, bits.logical.clone());
@@ -425,7 +404,7 @@ impl Pool {
             .insert(checkpoint.objects[&current.task.owner].slot);
     }
 
-    fn write_twice(&mut self, checkpoint: &mut Checkpoint, address: u64, bytes: &[u8]) {
+    pub(crate) fn write_twice(&mut self, checkpoint: &mut Checkpoint, address: u64, bytes: &[u8]) {
         for copy in 0..2 {
             let place = self
                 .space
@@ -450,11 +429,11 @@ impl Pool {
         self.emit_bitmaps(checkpoint);
         let pages = self.emit_pages(checkpoint);
         checkpoint.stage = Stage::Write;
-        let Some((slab_pages, object_pages)) = pages else {
+        let Some((slab_pages, object_pages, table_slabs)) = pages else {
             self.fault();
             return false;
         };
-        checkpoint.root = Some(Root {
+        let mut root = Root {
             checkpoint: checkpoint.number,
             journal_start: checkpoint.start,
             journal_chain: checkpoint.chain,
@@ -464,159 +443,15 @@ impl Pool {
             map_next: checkpoint.map_next,
             slab_pages,
             object_pages,
+            table_slabs,
             open_regions: std::mem::take(&mut checkpoint.open_regions),
             ..self.root.clone()
-        });
+        };
+        if let Some(room) = &checkpoint.room {
+            self.add_to_root(&mut root, room);
+        }
+        checkpoint.root = Some(root);
         true
-    }
-
-    fn emit_bitmaps(&mut self, checkpoint: &mut Checkpoint) {
-        let Some(frozen) = &mut self.space.frozen else {
-            return;
-        };
-        let touched = std::mem::take(&mut frozen.touched);
-        let images = std::mem::take(&mut frozen.bits);
-        for slab in touched {
-            let Some(image) = images.get(&slab) else {
-                continue;
-            };
-            let record = self.space.slabs[slab as usize];
-            let is_meta = record.kind == SlabKind::Meta;
-            let version = 1 - record.bitmap_version;
-            let (bytes, crc) = image.emit(&self.uuid, slab, record.generation, checkpoint.number);
-            for copy in 0..2 {
-                let offset = self.space.geometry.bitmap(u32::from(version), copy);
-                let address = self.space.geometry.address(slab, offset);
-                if is_meta {
-                    self.write_twice(checkpoint, address, &bytes);
-                } else if let Some(place) = self.space.locate(address, 0) {
-                    self.devices
-                        .write(place, Source::Core(bytes.clone()), Purpose::Checkpoint);
-                    checkpoint.outstanding += 1;
-                }
-            }
-            let free = self
-                .space
-                .geometry
-                .node_blocks()
-                .saturating_sub(image.count()) as u16;
-            self.space.set_slab_frozen(slab, |record| {
-                record.bitmap_version = version;
-                record.bitmap_crc = crc;
-                if is_meta {
-                    record.free = free;
-                }
-            });
-        }
-    }
-
-    /// Writes changed table pages to free positions; `None` when there are not enough.
-    fn emit_pages(
-        &mut self,
-        checkpoint: &mut Checkpoint,
-    ) -> Option<(Vec<DirectoryEntry>, Vec<DirectoryEntry>)> {
-        let mut slab_pages = self.root.slab_pages.clone();
-        let mut object_pages = self.root.object_pages.clone();
-        let mut used: BTreeSet<u32> = slab_pages
-            .iter()
-            .chain(&object_pages)
-            .map(|page| page.position)
-            .collect();
-        let positions = self.root.table_slabs.len() as u32 * self.space.geometry.slab_blocks;
-        let mut free = move || {
-            let position = (0..positions).find(|position| !used.contains(position))?;
-            used.insert(position);
-            Some(position)
-        };
-        let frozen = self.space.frozen.take().unwrap_or_default();
-        slab_pages.resize(
-            self.space.slabs.len().div_ceil(SLABS_PER_PAGE),
-            DirectoryEntry::default(),
-        );
-        for page in frozen.pages {
-            let first = page * SLABS_PER_PAGE;
-            let last = (first + SLABS_PER_PAGE).min(self.space.slabs.len());
-            let records: Vec<SlabRecord> = (first..last)
-                .map(|slab| {
-                    frozen
-                        .slabs
-                        .get(&(slab as u32))
-                        .copied()
-                        .unwrap_or(self.space.slabs[slab])
-                })
-                .collect();
-            let position = free()?;
-            let (bytes, crc) = emit_slab_page(&records, &self.uuid, (position, checkpoint.number));
-            slab_pages[page] = DirectoryEntry { position, crc };
-            self.write_table(checkpoint, position, &bytes);
-        }
-        let slots: BTreeMap<usize, u64> = checkpoint
-            .objects
-            .iter()
-            .map(|(id, object)| (object.slot, *id))
-            .collect();
-        let count = slots
-            .keys()
-            .next_back()
-            .map_or(0, |slot| slot / OBJECTS_PER_PAGE + 1);
-        object_pages.resize(count, DirectoryEntry::default());
-        let dirty: BTreeSet<usize> = checkpoint
-            .object_slots
-            .iter()
-            .map(|slot| slot / OBJECTS_PER_PAGE)
-            .collect();
-        for page in dirty.into_iter().filter(|page| *page < count) {
-            let range = page * OBJECTS_PER_PAGE..(page + 1) * OBJECTS_PER_PAGE;
-            let records: Vec<_> = slots
-                .range(range)
-                .map(|(_, id)| self.object_image(checkpoint, *id))
-                .collect();
-            let position = free()?;
-            let (bytes, crc) =
-                emit_object_page(&records, &self.uuid, (position, checkpoint.number));
-            object_pages[page] = DirectoryEntry { position, crc };
-            self.write_table(checkpoint, position, &bytes);
-        }
-        Some((slab_pages, object_pages))
-    }
-
-    fn object_image(&self, checkpoint: &Checkpoint, id: u64) -> pool_format::ObjectRecord {
-        let mut record = checkpoint.objects[&id].record.clone();
-        let root = |map: u64| match checkpoint.roots.get(&map) {
-            Some(root) => *root,
-            None => self.maps.get(&map).and_then(|info| info.root),
-        };
-        record.map_root = root(record.map);
-        record.dead_root = root(record.dead);
-        record.base = 0;
-        record
-    }
-
-    fn write_table(&mut self, checkpoint: &mut Checkpoint, position: u32, bytes: &[u8]) {
-        let blocks = self.space.geometry.slab_blocks;
-        let slab = self.root.table_slabs[(position / blocks) as usize];
-        for copy in 0..2 {
-            let at = self.space.geometry.chunk(slab.chunk[copy]) + u64::from(position % blocks);
-            let place = (usize::from(slab.disk[copy]), at);
-            self.devices
-                .write(place, Source::Core(bytes.to_vec()), Purpose::Checkpoint);
-            checkpoint.outstanding += 1;
-        }
-    }
-
-    fn write_root(&mut self, checkpoint: &mut Checkpoint) {
-        let Some(root) = &checkpoint.root else {
-            return;
-        };
-        if root.emitted_len() > self.space.geometry.root_blocks as usize * BLOCK {
-            return self.fault();
-        }
-        let bytes = root.emit(&self.uuid);
-        for place in root_places(&self.space.geometry, root) {
-            self.devices
-                .write(place, Source::Core(bytes.clone()), Purpose::Checkpoint);
-            checkpoint.outstanding += 1;
-        }
     }
 
     fn finish_checkpoint(&mut self, checkpoint: Checkpoint) {
@@ -626,6 +461,9 @@ impl Pool {
         self.journal
             .handle_root(root.checkpoint, root.journal_start);
         self.root = root;
+        if let Some(room) = checkpoint.room {
+            self.take_room(room);
+        }
         self.frozen = Overlay::default();
         for (map, root) in &checkpoint.roots {
             if let Some(info) = self.maps.get_mut(map) {
@@ -652,36 +490,5 @@ impl Pool {
         for wait in [Wait::Journal, Wait::Checkpoint, Wait::Space, Wait::Durable] {
             self.wake(wait);
         }
-    }
-}
-
-/// Places of a root's copies: both ends of both metadata disks.
-pub(crate) fn root_places(geometry: &pool_format::Geometry, root: &Root) -> Vec<(usize, u64)> {
-    let mut disks = root.root_disks.to_vec();
-    disks.dedup();
-    let mut places = Vec::new();
-    for disk in disks {
-        let blocks = root.disks[usize::from(disk)].blocks;
-        for area in [Area::Front, Area::Back] {
-            places.push((
-                usize::from(disk),
-                geometry.root_slot(blocks, area, root.slot()),
-            ));
-        }
-    }
-    places
-}
-
-/// Slab record of a chunk nobody uses.
-pub(crate) fn free_slab(disk: u16, chunk: u32) -> SlabRecord {
-    SlabRecord {
-        kind: SlabKind::Free,
-        bitmap_version: 0,
-        disk,
-        chunk,
-        twin: NO_TWIN,
-        generation: 0,
-        bitmap_crc: 0,
-        free: 0,
     }
 }

@@ -6,7 +6,7 @@ use pool_format::{
 };
 
 use crate::api::PoolError;
-use crate::checkpoint::{free_slab, root_places};
+use crate::tables::{free_slab, root_places};
 
 /// A disk to become a member.
 #[derive(Clone, Copy, Debug)]

@@ -11,6 +11,14 @@ use crate::api::{DeviceOp, Request, Source, Target};
 pub(crate) enum Purpose {
     /// Part of a host's write.
     Write(WritePiece),
+    /// What lies around a host's write of a part of a block.
+    Merge(crate::part::MergePiece),
+    /// Part of a scrub.
+    Scrub { op: u64 },
+    /// Something a growing pool writes or flushes.
+    Grow,
+    /// Freed blocks from this address on are discarded.
+    Discard { address: u64 },
     /// Part of a host's read.
     Read(ReadPiece),
     /// A tree node; copy 0 or 1.
@@ -39,6 +47,7 @@ pub(crate) enum Purpose {
 #[derive(Debug)]
 pub(crate) struct WritePiece {
     pub(crate) op: u64,
+    pub(crate) object: u64,
     pub(crate) block: u64,
     pub(crate) address: u64,
     /// Stored checks.
@@ -60,11 +69,15 @@ pub(crate) struct ReadPiece {
     pub(crate) is_second: bool,
 }
 
+/// Position of a disk that is not there.
+pub(crate) const MISSING: usize = usize::MAX;
+
 /// Requests made and not yet taken or answered.
 #[derive(Default)]
 pub(crate) struct Devices {
     next: u64,
     out: VecDeque<Request>,
+    lost: VecDeque<u64>,
     pending: BTreeMap<u64, (usize, bool, Purpose)>,
     /// Position in the driver's list of each disk of the pool.
     pub(crate) order: Vec<usize>,
@@ -79,6 +92,9 @@ impl Devices {
         let is_write = matches!(op, DeviceOp::Write { .. });
         self.pending.insert(id, (disk, is_write, purpose));
         let disk = self.order.get(disk).copied().unwrap_or(disk);
+        if disk == MISSING {
+            return self.lost.push_back(id);
+        }
         self.out.push_back(Request { id, disk, op });
     }
 
@@ -101,9 +117,27 @@ impl Devices {
         self.submit(disk, DeviceOp::Write { block, source }, purpose);
     }
 
+    pub(crate) fn discard(&mut self, (disk, block): (usize, u64), count: u32, purpose: Purpose) {
+        self.submit(disk, DeviceOp::Discard { block, count }, purpose);
+    }
+
     pub(crate) fn flush(&mut self, disk: usize, purpose: Purpose) {
         self.is_dirty[disk] = false;
         self.submit(disk, DeviceOp::Flush, purpose);
+    }
+
+    /// A flush that other writes to the disk do not count on.
+    pub(crate) fn flush_apart(&mut self, disk: usize, purpose: Purpose) {
+        self.submit(disk, DeviceOp::Flush, purpose);
+    }
+
+    /// A request to a disk that is missing, to be answered with an error.
+    pub(crate) fn poll_lost(&mut self) -> Option<u64> {
+        self.lost.pop_front()
+    }
+
+    pub(crate) fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
     }
 
     pub(crate) fn poll(&mut self) -> Option<Request> {
@@ -113,7 +147,10 @@ impl Devices {
     /// What `id` was for. A write makes its disk dirty when it completes, whatever came of it.
     pub(crate) fn take(&mut self, id: u64) -> Option<Purpose> {
         let (disk, is_write, purpose) = self.pending.remove(&id)?;
-        self.is_dirty[disk] |= is_write;
+        if let Some(is_dirty) = self.is_dirty.get_mut(disk) {
+            // A disk that could not be added may be gone from the list.
+            *is_dirty |= is_write;
+        }
         Some(purpose)
     }
 

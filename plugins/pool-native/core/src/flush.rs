@@ -92,6 +92,7 @@ impl Pool {
     }
 
     fn flush_devices(&mut self) {
+        let disks = self.devices.is_dirty.len().min(self.disks_in_use());
         let Some(run) = &mut self.flushes.run else {
             return;
         };
@@ -100,7 +101,8 @@ impl Pool {
             .iter()
             .any(|waiter| matches!(waiter, Waiter::Op(_)));
         let mut count = 0;
-        for disk in 0..self.devices.is_dirty.len() {
+        // A disk that is only being prepared is flushed apart, and may fail alone.
+        for disk in 0..disks {
             if self.devices.is_dirty[disk] && !(is_host && self.mutation == Mutation::SkipHostFlush)
             {
                 self.devices.flush(disk, Purpose::Flush);
@@ -169,25 +171,5 @@ impl Pool {
         }
         self.wake(Wait::Durable);
         self.wake(Wait::Region);
-    }
-
-    /// Lets freed blocks go whose records are settled and that nobody still reads (§6 case 13).
-    pub(crate) fn step_quarantine(&mut self) {
-        if self.space.quarantine.is_empty() {
-            return;
-        }
-        // An operation that waits has nothing in flight, and looks again at the map when it goes on.
-        let busy = self.ops.iter().find(|(_, op)| op.outstanding > 0);
-        let oldest = busy.map_or(u64::MAX, |(id, _)| *id);
-        let limit = match self.mutation {
-            Mutation::ReuseAtOnce => u64::MAX,
-            _ => self.journal.settled,
-        };
-        let released = self
-            .space
-            .release(|held| held.sequence <= limit && held.stamp < oldest);
-        if released {
-            self.wake(Wait::Space);
-        }
     }
 }

@@ -14,30 +14,40 @@
 
 #![forbid(unsafe_code)]
 
+mod admit;
 mod api;
 mod check;
 mod checkpoint;
 mod create;
 mod device;
+mod fault;
 mod flush;
+mod grow;
 mod journal;
 mod nodes;
 mod objects;
 mod open;
 mod overlay;
+mod part;
 mod pool;
+mod quarantine;
 mod read;
 mod region;
 mod replay;
+mod reserve;
+mod sane;
+mod scrub;
 mod space;
+mod tables;
 mod tree;
 mod unmap;
 mod write;
 
 pub use api::{
-    Answer, DeviceError, DeviceOp, Done, DoneResult, HostOp, Limits, Mutation, PoolError, Request,
-    Source, Status, Tag, Target,
+    Answer, DeviceError, DeviceOp, Done, DoneResult, HostOp, Limits, Mutation, NewDisk, PoolError,
+    Request, Scrubbed, Source, Status, Tag, Target,
 };
-pub use check::{Blocks, CheckReport, check};
+pub use check::{Blocks, check};
 pub use create::{CreateDisk, CreatePool, CreateWrite, plan_create};
+pub use fault::{CheckReport, Fault, Fix};
 pub use pool::Pool;

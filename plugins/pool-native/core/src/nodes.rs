@@ -42,11 +42,12 @@ impl Pool {
     pub(crate) fn handle_node(&mut self, pointer: NodePtr, copy: usize, result: DoneResult) {
         let bytes = match result {
             Ok(Done::Bytes(bytes)) => bytes,
-            Ok(Done::Nothing | Done::Crcs(_)) | Err(_) => Vec::new(),
+            Ok(Done::Nothing | Done::Crcs(_) | Done::Merged { .. }) | Err(_) => Vec::new(),
         };
         match Node::parse(&bytes, &self.uuid, &pointer) {
             Ok(node) => {
                 if copy == 1
+                    && !self.is_read_only()
                     && let Some(place) = self.space.locate(pointer.address, 0)
                 {
                     self.devices
@@ -92,7 +93,7 @@ impl Pool {
         let record = self.space.slabs[slab as usize];
         let bytes = match result {
             Ok(Done::Bytes(bytes)) => bytes,
-            Ok(Done::Nothing | Done::Crcs(_)) | Err(_) => Vec::new(),
+            Ok(Done::Nothing | Done::Crcs(_) | Done::Merged { .. }) | Err(_) => Vec::new(),
         };
         let names = (slab, record.generation, record.bitmap_crc);
         match Bitmap::parse(&bytes, &self.uuid, names, self.space.geometry.slab_blocks) {
@@ -102,6 +103,13 @@ impl Pool {
                 self.wake(Wait::Bitmap(slab));
             }
             Err(_) if copy == 0 => self.read_bitmap(slab, 1),
+            Err(_) if self.is_read_only() => {
+                // Nothing is allocated here: what is in use is known from the maps alone.
+                self.loading_bitmaps.remove(&slab);
+                let none = Bitmap::new(self.space.geometry.slab_blocks);
+                self.space.load(slab, none);
+                self.wake(Wait::Bitmap(slab));
+            }
             Err(_) => self.fault(),
         }
     }

@@ -4,6 +4,7 @@
 
 use pool_format::{MovedClass, ObjectKind, ObjectRecord, ObjectState, Record, Uuid};
 
+use crate::admit::Claim;
 use crate::api::{Answer, HostOp, Mutation, PoolError};
 use crate::pool::{MapInfo, Object, Op, Pool, Stop, Wait};
 use crate::write::MOVED_MAX;
@@ -28,10 +29,19 @@ impl Pool {
                 self.lock(id, op, (object, 0, u64::MAX), true)?;
             }
         }
-        let only_frees = matches!(op.host, HostOp::Delete { .. } | HostOp::Resize { .. });
-        self.admit(op, OBJECT_BLOCKS, only_frees)?;
+        let claim = match op.host {
+            HostOp::Delete { .. } | HostOp::Resize { .. } => Claim::Frees,
+            _ => Claim::New,
+        };
+        self.admit(op, OBJECT_BLOCKS, claim)?;
         let answer = match op.host.clone() {
-            HostOp::Create { uuid, name, size } => self.create(uuid, name, size)?,
+            HostOp::Create {
+                uuid,
+                name,
+                size,
+                is_thick,
+                block_shift,
+            } => self.create((uuid, name), size, (is_thick, block_shift))?,
             HostOp::Snapshot { object, uuid, name } => {
                 self.check_range(object, 0, 1)?;
                 self.snapshot(object, uuid, name)?
@@ -41,10 +51,15 @@ impl Pool {
             HostOp::Resize { object, size } => self.resize(op, object, size)?,
             HostOp::Read { .. }
             | HostOp::Write { .. }
+            | HostOp::WritePart { .. }
             | HostOp::Unmap { .. }
             | HostOp::Flush
             | HostOp::Checkpoint
-            | HostOp::Seal => return Err(PoolError::Invalid.into()),
+            | HostOp::Seal
+            | HostOp::Extent { .. }
+            | HostOp::Scrub { .. }
+            | HostOp::AddDisk(_)
+            | HostOp::GrowDisk { .. } => return Err(PoolError::Invalid.into()),
         };
         if op.is_locked {
             // The change is made; what comes behind it need not wait for its flush.
@@ -108,8 +123,22 @@ impl Pool {
         disks.rev().max_by_key(free).unwrap_or(0)
     }
 
-    fn create(&mut self, uuid: Uuid, name: String, size: u64) -> Result<Answer, PoolError> {
-        let record = self.blank_record(ObjectKind::Replica, uuid, name, size)?;
+    fn create(
+        &mut self,
+        (uuid, name): (Uuid, String),
+        size: u64,
+        (is_thick, block_shift): (bool, u8),
+    ) -> Result<Answer, PoolError> {
+        if !matches!(block_shift, 9 | 12) {
+            return Err(PoolError::Invalid);
+        }
+        if is_thick && size <= 1 << 48 && !self.can_reserve(size, size) {
+            return Err(PoolError::NoSpace);
+        }
+        let mut record = self.blank_record(ObjectKind::Replica, uuid, name, size)?;
+        record.block_shift = block_shift;
+        record.is_thick = is_thick;
+        record.reserved = if is_thick { size } else { 0 };
         let object = record.id;
         self.journal.push(&Record::Object(Box::new(record.clone())));
         self.apply_object(record);
@@ -133,6 +162,7 @@ impl Pool {
         let source = source.clone();
         let mut record = self.blank_record(ObjectKind::Replica, uuid, name, source.size)?;
         record.base = source.map;
+        record.block_shift = source.block_shift;
         record.home = source.home;
         record.mapped = source.mapped;
         record.previous = source.id;
@@ -168,8 +198,10 @@ impl Pool {
             cursor: 0,
             delete_after: 0,
             shared_until: (0, 0),
+            taking: 0,
         };
         self.objects.insert(object.record.id, object);
+        self.recount_reserve();
     }
 
     fn snapshot(&mut self, origin: u64, uuid: Uuid, name: String) -> Result<Answer, Stop> {
@@ -184,8 +216,13 @@ impl Pool {
             self.wants_checkpoint = true;
             return Err(Wait::Checkpoint.into());
         }
+        if record.is_thick && !self.can_reserve(record.size - record.reserved, 0) {
+            // Every block can be written once more.
+            return Err(PoolError::NoSpace.into());
+        }
         let mut snapshot = self.blank_record(ObjectKind::Snapshot, uuid, name, record.size)?;
         snapshot.home = record.home;
+        snapshot.block_shift = record.block_shift;
         snapshot.mapped = record.mapped;
         snapshot.epoch = self.epoch;
         // The ids set aside go to the replica; the snapshot takes over the replica's.
@@ -225,6 +262,9 @@ impl Pool {
         old.dead = dead;
         old.previous = snapshot.id;
         old.previous_epoch = snapshot.epoch;
+        if old.is_thick {
+            old.reserved = old.size;
+        }
         let base = old.base;
         self.dirty_objects.insert(replica.slot);
         self.maps.insert(map, MapInfo { root: None, base });
@@ -244,20 +284,30 @@ impl Pool {
         if size < old {
             self.unmap_range(op, object, (size, old))?;
         }
+        let more = size.saturating_sub(old);
+        if self.is_thick(object) && more > 0 && !self.can_reserve(more, more) {
+            return Err(PoolError::NoSpace.into());
+        }
+        let record = &self.objects[&object].record;
+        // What was cut off is unmapped, and so all of it is reserved.
+        let reserved = (record.reserved + more).saturating_sub(old.saturating_sub(size));
+        let reserved = if record.is_thick { reserved } else { 0 };
         self.journal.push(&Record::Resize {
             object,
             size,
-            reserved: 0,
+            reserved,
         });
-        self.apply_resize(object, size);
+        self.apply_resize(object, (size, reserved));
         Ok(Answer::Done)
     }
 
-    pub(crate) fn apply_resize(&mut self, object: u64, size: u64) {
+    pub(crate) fn apply_resize(&mut self, object: u64, (size, reserved): (u64, u64)) {
         if let Some(object) = self.objects.get_mut(&object) {
             object.record.size = size;
+            object.record.reserved = reserved.min(size);
             self.dirty_objects.insert(object.slot);
         }
+        self.recount_reserve();
     }
 
     fn successors(&self, object: u64) -> Vec<u64> {
@@ -320,6 +370,7 @@ impl Pool {
                 self.relink(&heirs, |heir| heir.record.previous = previous);
             }
         }
+        self.recount_reserve();
     }
 
     fn relink(&mut self, heirs: &[u64], change: impl Fn(&mut Object)) {

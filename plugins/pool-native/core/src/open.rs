@@ -5,17 +5,18 @@
 use std::collections::BTreeMap;
 
 use pool_format::{
-    Area, BLOCK, Geometry, JournalBlock, JournalHeader, Label, OBJECTS_PER_PAGE, ObjectRecord,
-    Root, SLABS_PER_PAGE, SlabKind, SlabRecord, parse_object_page, parse_slab_page,
+    Area, BLOCK, DiskEntry, JournalBlock, JournalHeader, Label, OBJECTS_PER_PAGE, ObjectRecord,
+    Root, SlabRecord, parse_object_page, parse_slab_page,
 };
 
-use crate::api::{Done, DoneResult, Limits, PoolError, Source, Status, Target};
-use crate::checkpoint::root_places;
-use crate::device::Purpose;
+use crate::api::{Done, DoneResult, PoolError, Source, Status, Target};
+use crate::device::{MISSING, Purpose};
 use crate::flush::Waiter;
 use crate::journal::Journal;
 use crate::pool::{MapInfo, Object, Pool};
+use crate::sane::{check_root, check_slabs};
 use crate::space::Space;
+use crate::tables::root_places;
 
 /// Journal blocks read at once.
 const RUN: u64 = 16;
@@ -60,6 +61,8 @@ pub(crate) struct Opening {
     outstanding: usize,
     disk_blocks: Vec<u64>,
     labels: BTreeMap<usize, Label>,
+    /// What each end of each disk had.
+    ends: BTreeMap<(usize, bool), Label>,
     is_foreign: bool,
     roots: Vec<(usize, Area, Root)>,
     /// Pages wanted by position: CRC, and the slab page or object page it is.
@@ -83,6 +86,7 @@ impl Pool {
             outstanding: 0,
             disk_blocks: disk_blocks.to_vec(),
             labels: BTreeMap::new(),
+            ends: BTreeMap::new(),
             is_foreign: false,
             roots: Vec::new(),
             pages: BTreeMap::new(),
@@ -130,7 +134,7 @@ impl Pool {
         let (bytes, crcs) = match result {
             Ok(Done::Bytes(bytes)) => (bytes, None),
             Ok(Done::Crcs(crcs)) => (Vec::new(), Some(crcs)),
-            Ok(Done::Nothing) => (Vec::new(), None),
+            Ok(Done::Nothing | Done::Merged { .. }) => (Vec::new(), None),
             Err(_) if what == Wanted::Rewrite => {
                 opening.error = Some(PoolError::Faulted);
                 (Vec::new(), None)
@@ -168,6 +172,10 @@ impl Pool {
                 Stage::Tables => self.take_tables(&mut opening),
                 Stage::Journal => self.take_run(&mut opening),
                 Stage::Check => self.replay_all(&mut opening),
+                Stage::Rewrite if self.is_read_only() => {
+                    self.status = Status::Ready;
+                    return;
+                }
                 Stage::Rewrite => {
                     opening.stage = Stage::Flush;
                     self.flushes.want(Waiter::Open);
@@ -218,15 +226,20 @@ impl Pool {
             if opening.disk_blocks[disk] < label.disk_blocks {
                 return Err(PoolError::Damaged("a disk is smaller than its label says"));
             }
-            for area in [Area::Front, Area::Back] {
-                for slot in 0..2 {
-                    let block = newest.geometry.root_slot(label.disk_blocks, area, slot);
-                    self.want(
-                        opening,
-                        (disk, block),
-                        newest.geometry.root_blocks,
-                        Wanted::Root { disk, area, slot },
-                    );
+            // A disk that is growing has labels of two sizes.
+            let ends = [false, true].map(|is_last| opening.ends.get(&(disk, is_last)));
+            let mut sizes: Vec<u64> = ends.iter().flatten().map(|end| end.disk_blocks).collect();
+            sizes.sort_unstable();
+            sizes.dedup();
+            for slot in 0..2 {
+                let fronts = (Area::Front, newest.geometry.root_slot(0, Area::Front, slot));
+                let backs = sizes.iter().map(|blocks| {
+                    let block = newest.geometry.root_slot(*blocks, Area::Back, slot);
+                    (Area::Back, block)
+                });
+                for (area, block) in std::iter::once(fronts).chain(backs) {
+                    let what = Wanted::Root { disk, area, slot };
+                    self.want(opening, (disk, block), newest.geometry.root_blocks, what);
                 }
             }
         }
@@ -248,14 +261,20 @@ impl Pool {
                 .labels
                 .iter()
                 .find(|(_, label)| label.disk == entry.uuid);
-            if found.is_some_and(|(_, label)| label.disk_blocks != entry.blocks) {
-                return Err(PoolError::Damaged("root and label differ in a disk's size"));
+            if found.is_some_and(|(disk, _)| opening.disk_blocks[*disk] < entry.blocks) {
+                return Err(PoolError::Damaged("a disk is smaller than the root says"));
             }
-            order.push(
-                found
-                    .map(|(disk, _)| *disk)
-                    .ok_or(PoolError::MissingDisk(index as u16))?,
-            );
+            match found {
+                Some((disk, _)) => order.push(*disk),
+                None if self.is_read_only() => order.push(MISSING),
+                None => return Err(PoolError::MissingDisk(index as u16)),
+            }
+            self.labels.push(known_label(
+                opening,
+                entry,
+                index,
+                found.map(|(disk, _)| *disk),
+            ));
         }
         check_root(&root, &self.space.geometry)?;
         for (disk, _, _) in &mut opening.roots {
@@ -336,6 +355,9 @@ impl Pool {
     }
 
     fn rewrite(&mut self, opening: &mut Opening, place: (usize, u64), bytes: Vec<u8>) {
+        if self.is_read_only() {
+            return;
+        }
         opening.outstanding += 1;
         let what = Wanted::Rewrite;
         self.devices
@@ -367,6 +389,7 @@ impl Pool {
                     cursor: 0,
                     delete_after: self.root.checkpoint + 1,
                     shared_until: (0, 0),
+                    taking: 0,
                     record,
                 };
                 let id = object.record.id;
@@ -375,6 +398,7 @@ impl Pool {
                 }
             }
         }
+        self.recount_reserve();
         self.epoch = self.root.epoch;
         self.object_next = self.root.object_next;
         self.map_next = self.root.map_next;
@@ -511,6 +535,15 @@ impl Pool {
             }
         }
         opening.roots.clear();
+        for (disk, label) in self.labels.clone().into_iter().enumerate() {
+            let place = self.devices.order[disk];
+            let copies = [(0, 0, false), (1, label.disk_blocks - 1, true)];
+            for (copy, block, is_last) in copies {
+                if opening.ends.get(&(place, is_last)) != Some(&label) {
+                    self.rewrite(opening, (disk, block), label.emit(copy));
+                }
+            }
+        }
         opening.stage = Stage::Rewrite;
     }
 
@@ -542,13 +575,16 @@ impl Opening {
 
     fn take_label(&mut self, disk: usize, is_last: bool, bytes: &[u8]) {
         match Label::parse(bytes) {
-            Ok(label) => match self.labels.get(&disk) {
-                Some(other) if other.pool != label.pool => self.is_foreign = true,
-                Some(other) if other.sequence >= label.sequence => {}
-                Some(_) | None => {
-                    self.labels.insert(disk, label);
+            Ok(label) => {
+                self.ends.insert((disk, is_last), label.clone());
+                match self.labels.get(&disk) {
+                    Some(other) if other.pool != label.pool => self.is_foreign = true,
+                    Some(other) if other.sequence >= label.sequence => {}
+                    Some(_) | None => {
+                        self.labels.insert(disk, label);
+                    }
                 }
-            },
+            }
             Err(pool_format::Malformed::Version(_) | pool_format::Malformed::Features(_))
                 if !is_last =>
             {
@@ -572,6 +608,20 @@ fn piece(bytes: &[u8], index: u64) -> &[u8] {
     bytes.get(at..at + BLOCK).unwrap_or_default()
 }
 
+/// The label a disk should have: its newest, with the size the root says.
+fn known_label(opening: &Opening, entry: &DiskEntry, index: usize, disk: Option<usize>) -> Label {
+    let found = disk.and_then(|disk| opening.labels.get(&disk));
+    let any = found.or_else(|| opening.labels.values().next());
+    let mut label = any.cloned().expect("a root was found on a labelled disk");
+    if label.disk_blocks != entry.blocks {
+        label.sequence += 1;
+    }
+    label.disk = entry.uuid;
+    label.index = index as u16;
+    label.disk_blocks = entry.blocks;
+    label
+}
+
 /// Joins positions that lie close together into reads of at most 256 blocks within one table slab.
 fn runs(positions: &[u32], slab_blocks: u32) -> Vec<(u32, u32)> {
     let mut joined: Vec<(u32, u32)> = Vec::new();
@@ -588,94 +638,4 @@ fn runs(positions: &[u32], slab_blocks: u32) -> Vec<(u32, u32)> {
         }
     }
     joined
-}
-
-fn check_root(root: &Root, geometry: &Geometry) -> Result<(), PoolError> {
-    let chunks = |disk: u16| {
-        root.disks
-            .get(usize::from(disk))
-            .map_or(0, |disk| geometry.chunks(disk.blocks))
-    };
-    for slab in &root.table_slabs {
-        if (0..2).any(|copy| slab.chunk[copy] >= chunks(slab.disk[copy])) {
-            return Err(PoolError::Damaged("a table slab lies outside its disk"));
-        }
-    }
-    let positions = root.table_slabs.len() as u64 * u64::from(geometry.slab_blocks);
-    let mut pages = root.slab_pages.iter().chain(&root.object_pages);
-    // Counters that only grow by one have no way to get near the end of their range.
-    let counters = [
-        root.checkpoint,
-        root.journal_start,
-        root.epoch,
-        root.object_next,
-        root.map_next,
-    ];
-    if counters.iter().any(|counter| *counter > 1 << 60) {
-        return Err(PoolError::Damaged("root"));
-    }
-    let is_outside = pages.any(|page| u64::from(page.position) >= positions);
-    let is_short = root.slab_pages.len() != (root.slabs as usize).div_ceil(SLABS_PER_PAGE);
-    if is_outside
-        || is_short
-        || root.journal_start == 0
-        || root
-            .disks
-            .iter()
-            .any(|disk| disk.blocks < geometry.blocks_min())
-    {
-        return Err(PoolError::Damaged("root"));
-    }
-    Ok(())
-}
-
-fn check_slabs(slabs: &[SlabRecord], root: &Root, geometry: &Geometry) -> Result<(), PoolError> {
-    let mut chunks = std::collections::BTreeSet::new();
-    for slab in slabs {
-        let disk = root.disks.get(usize::from(slab.disk));
-        let is_inside = disk.is_some_and(|disk| slab.chunk < geometry.chunks(disk.blocks));
-        if !is_inside || !chunks.insert((slab.disk, slab.chunk)) {
-            return Err(PoolError::Damaged(
-                "a slab lies outside its disk or on another",
-            ));
-        }
-    }
-    for (number, slab) in slabs.iter().enumerate() {
-        let other = match slab.kind {
-            SlabKind::Meta => SlabKind::MetaTwin,
-            SlabKind::MetaTwin => SlabKind::Meta,
-            SlabKind::Table => SlabKind::TableTwin,
-            SlabKind::TableTwin => SlabKind::Table,
-            SlabKind::Free | SlabKind::Data | SlabKind::Leaving => continue,
-        };
-        let twin = slabs.get(slab.twin as usize);
-        if !twin.is_some_and(|twin| twin.kind == other && twin.twin as usize == number) {
-            return Err(PoolError::Damaged("a metadata slab without its twin"));
-        }
-    }
-    for table in &root.table_slabs {
-        let is_at = |slab: u32, copy: usize| {
-            let slab = slabs.get(slab as usize);
-            slab.filter(|slab| (slab.disk, slab.chunk) == (table.disk[copy], table.chunk[copy]))
-        };
-        let first = is_at(table.slab, 0).filter(|slab| slab.kind == SlabKind::Table);
-        if first.and_then(|slab| is_at(slab.twin, 1)).is_none() {
-            return Err(PoolError::Damaged("the root names another table slab"));
-        }
-    }
-    if slabs.len() != root.slabs as usize {
-        return Err(PoolError::Damaged("slab table"));
-    }
-    Ok(())
-}
-
-/// Bounds that a pool of this geometry needs kept, whatever was asked for.
-pub(crate) fn fit(limits: Limits, geometry: &Geometry) -> Limits {
-    // Open regions are listed in the root; half of it is theirs.
-    let in_root = geometry.root_blocks as usize * BLOCK / 16;
-    Limits {
-        regions_open_max: limits.regions_open_max.clamp(4, in_root.max(4)),
-        reserve_slabs: limits.reserve_slabs.max(2),
-        ..limits
-    }
 }

@@ -2,21 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use pool_format::{NodePtr, ObjectRecord, Root, Uuid};
+use pool_format::{Bitmap, DiskEntry, Label, NodePtr, ObjectRecord, Root, Uuid};
 
-use crate::api::{Answer, DoneResult, HostOp, Limits, Mutation, PoolError, Request, Status, Tag};
+use crate::admit::Lock;
+use crate::api::{
+    Answer, DeviceError, DoneResult, HostOp, Limits, Mutation, PoolError, Request, Status, Tag,
+};
 use crate::checkpoint::Checkpoint;
-use crate::device::{Devices, Purpose};
+use crate::device::{Devices, MISSING, Purpose};
 use crate::flush::Flushes;
+use crate::grow::Growth;
 use crate::journal::Journal;
 use crate::open::Opening;
 use crate::overlay::{Overlay, Placed, Segment};
 use crate::region::Regions;
+use crate::reserve::Reserve;
+use crate::scrub::Scrub;
 use crate::space::Space;
 use crate::tree::{self, NodeCache};
-
-/// Nodes kept free beyond what a checkpoint needs, so that what frees space can go on when nothing else can.
-const METADATA_MARGIN: usize = 16;
 
 /// Steps of deletions between two events, so that operations get their turn.
 const DELETIONS_PER_RUN: usize = 4;
@@ -88,17 +91,10 @@ pub(crate) struct Op {
     pub(crate) since_ms: Option<u64>,
     /// Set when the change is made and only its flush is outstanding.
     pub(crate) answer: Option<Answer>,
+    /// CRC-32C of the block that a write of a part became.
+    pub(crate) merged: Option<u32>,
     /// The checkpoint whose end it waits for.
     pub(crate) checkpoint: Option<u64>,
-}
-
-/// A range an operation works on.
-pub(crate) struct Lock {
-    pub(crate) op: u64,
-    pub(crate) object: u64,
-    pub(crate) start: u64,
-    pub(crate) end: u64,
-    pub(crate) is_exclusive: bool,
 }
 
 /// A replica or snapshot.
@@ -113,6 +109,8 @@ pub(crate) struct Object {
     pub(crate) delete_after: u64,
     /// Until this journal block is durable, blocks born up to this epoch are not written in place: the snapshot that used them may come back.
     pub(crate) shared_until: (u64, u64),
+    /// New blocks being written.
+    pub(crate) taking: u64,
 }
 
 /// A map or dead list.
@@ -141,6 +139,14 @@ pub struct Pool {
     pub(crate) regions: Regions,
     pub(crate) objects: BTreeMap<u64, Object>,
     pub(crate) dirty_objects: BTreeSet<usize>,
+    pub(crate) reserve: Reserve,
+    /// Labels of the disks, by number.
+    pub(crate) labels: Vec<Label>,
+    pub(crate) growth: Option<Growth>,
+    pub(crate) scrubs: BTreeMap<u64, Scrub>,
+    is_read_only: bool,
+    /// Bitmaps that replace those of the newest root.
+    pub(crate) rebuilt: BTreeMap<u32, Bitmap>,
     pub(crate) maps: BTreeMap<u64, MapInfo>,
     pub(crate) active: Overlay,
     pub(crate) frozen: Overlay,
@@ -172,6 +178,35 @@ impl Pool {
         pool
     }
 
+    /// As [`Pool::open`], but nothing is ever written, and a pool with disks missing opens all the same: what lies on the others is read, what
+    /// does not is answered with [`PoolError::MissingDisk`].
+    pub fn open_read_only(disk_blocks: &[u64], limits: Limits) -> Self {
+        let mut pool = Self::blank(limits, Mutation::None);
+        pool.is_read_only = true;
+        pool.devices.is_dirty = vec![false; disk_blocks.len()];
+        pool.begin_open(disk_blocks);
+        pool
+    }
+
+    /// As [`Pool::open`], with bitmaps that a check has rebuilt for the newest root, to be used in place of those on disk.
+    pub fn open_rebuilt(
+        disk_blocks: &[u64],
+        limits: Limits,
+        rebuilt: BTreeMap<u32, Bitmap>,
+    ) -> Self {
+        let mut pool = Self::open(disk_blocks, limits, Mutation::None);
+        pool.rebuilt = rebuilt;
+        pool
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.is_read_only
+    }
+
+    pub(crate) fn is_missing(&self, disk: usize) -> bool {
+        self.devices.order.get(disk) == Some(&MISSING)
+    }
+
     fn blank(limits: Limits, mutation: Mutation) -> Self {
         let uuid = [0; 16];
         let geometry = pool_format::Geometry::TINY;
@@ -191,6 +226,12 @@ impl Pool {
             regions: Regions::default(),
             objects: BTreeMap::new(),
             dirty_objects: BTreeSet::new(),
+            reserve: Reserve::default(),
+            labels: Vec::new(),
+            growth: None,
+            scrubs: BTreeMap::new(),
+            is_read_only: false,
+            rebuilt: BTreeMap::new(),
             maps: BTreeMap::new(),
             active: Overlay::default(),
             frozen: Overlay::default(),
@@ -223,6 +264,11 @@ impl Pool {
         self.objects.values().map(|object| &object.record)
     }
 
+    /// The disks of the pool, by number.
+    pub fn disks(&self) -> &[DiskEntry] {
+        &self.root.disks
+    }
+
     /// Regions open at this moment.
     pub fn open_regions(&self) -> usize {
         self.regions.open.len()
@@ -230,6 +276,9 @@ impl Pool {
 
     /// Whether nothing is in progress: no operation, request, adoption or deletion.
     pub fn is_idle(&self) -> bool {
+        if self.is_read_only {
+            return self.ops.is_empty() && self.devices.is_idle();
+        }
         self.ops.is_empty()
             && self.devices.is_idle()
             && self.flushes.is_idle()
@@ -245,6 +294,15 @@ impl Pool {
             Status::Ready => {}
             Status::Opening => return self.answers.push_back((tag, Err(PoolError::Busy))),
             Status::Failed(_) => return self.answers.push_back((tag, Err(PoolError::Faulted))),
+        }
+        let is_reading = matches!(
+            host,
+            HostOp::Read { .. } | HostOp::Extent { .. } | HostOp::Scrub { .. }
+        );
+        if self.is_read_only && !is_reading {
+            return self
+                .answers
+                .push_back((tag, Err(PoolError::OpenedReadOnly)));
         }
         if self.ops.len() >= self.limits.operations_max {
             return self.answers.push_back((tag, Err(PoolError::Busy)));
@@ -264,6 +322,7 @@ impl Pool {
             unverified: 0,
             since_ms: None,
             answer: None,
+            merged: None,
             checkpoint: None,
         };
         self.ops.insert(id, op);
@@ -274,7 +333,7 @@ impl Pool {
     /// Tells the time, in milliseconds from any beginning, never backwards.
     pub fn handle_time(&mut self, now_ms: u64) {
         self.now_ms = self.now_ms.max(now_ms);
-        if self.status != Status::Ready {
+        if self.status != Status::Ready || self.is_read_only {
             return;
         }
         let is_due =
@@ -308,11 +367,18 @@ impl Pool {
 
     /// A device request ended.
     pub fn handle_done(&mut self, id: u64, result: DoneResult) {
+        self.dispatch(id, result);
+        self.run();
+    }
+
+    fn dispatch(&mut self, id: u64, result: DoneResult) {
         let Some(purpose) = self.devices.take(id) else {
             return;
         };
         match purpose {
             Purpose::Write(piece) => self.handle_write_piece(piece, result),
+            Purpose::Merge(piece) => self.handle_merge(piece, result),
+            Purpose::Discard { address } => self.handle_discarded(address),
             Purpose::Read(piece) => self.handle_read_piece(piece, result),
             Purpose::Node { pointer, copy } => self.handle_node(pointer, copy, result),
             Purpose::Bitmap { slab, copy } => self.handle_bitmap(slab, copy, result),
@@ -325,8 +391,9 @@ impl Pool {
             // A copy that cannot be repaired is found again when it is read.
             Purpose::Repair => {}
             Purpose::Open { what } => self.handle_open(what, result),
+            Purpose::Scrub { op } => self.handle_scrub(op, result),
+            Purpose::Grow => self.handle_grown(result),
         }
-        self.run();
     }
 
     /// Runs what can run: operations first, then what goes on behind them, until nothing changes.
@@ -337,7 +404,12 @@ impl Pool {
             while let Some(id) = self.ready.pop_front() {
                 self.run_op(id);
             }
+            while let Some(id) = self.devices.poll_lost() {
+                self.again = true;
+                self.dispatch(id, Err(DeviceError::Gone));
+            }
             match self.status {
+                Status::Ready if self.is_read_only => {}
                 Status::Ready => {
                     self.step_quarantine();
                     self.step_seal();
@@ -358,7 +430,7 @@ impl Pool {
                 }
                 Status::Failed(_) => self.fail_all(),
             }
-            if self.ready.is_empty() && !self.again {
+            if self.ready.is_empty() && !self.again && !self.devices.has_lost() {
                 return;
             }
         }
@@ -406,6 +478,9 @@ impl Pool {
             HostOp::Write {
                 object, block, fua, ..
             } => self.step_write(id, op, (*object, *block, *fua)),
+            HostOp::WritePart {
+                object, block, fua, ..
+            } => self.step_part(id, op, (*object, *block, *fua)),
             HostOp::Unmap {
                 object,
                 block,
@@ -432,6 +507,12 @@ impl Pool {
                 self.begin_seal(usize::MAX);
                 Ok(Answer::Done)
             }
+            HostOp::Extent { object, block } => self.step_extent((*object, *block)),
+            HostOp::Scrub { from } => {
+                let from = *from;
+                self.step_scrub(id, op, from)
+            }
+            HostOp::AddDisk(_) | HostOp::GrowDisk { .. } => self.step_growth(id, &op.host),
         }
     }
 
@@ -458,6 +539,7 @@ impl Pool {
 
     fn finish_op(&mut self, id: u64, op: Op, result: Result<Answer, PoolError>) {
         self.journal.promised -= op.promised;
+        self.scrubs.remove(&id);
         if op.is_locked {
             self.unlock(id);
         }
@@ -491,79 +573,6 @@ impl Pool {
         for op in std::mem::take(&mut self.ops).into_values() {
             self.answers.push_back((op.tag, Err(PoolError::Faulted)));
         }
-    }
-
-    /// Takes the range for `id`, or waits for earlier operations on it; first come, first served.
-    pub(crate) fn lock(
-        &mut self,
-        id: u64,
-        op: &mut Op,
-        range: (u64, u64, u64),
-        is_exclusive: bool,
-    ) -> Result<(), Wait> {
-        let (object, start, end) = range;
-        if !op.is_locked {
-            op.is_locked = true;
-            self.locks.push(Lock {
-                op: id,
-                object,
-                start,
-                end,
-                is_exclusive,
-            });
-        }
-        let is_blocked = self
-            .locks
-            .iter()
-            .take_while(|lock| lock.op != id)
-            .any(|lock| {
-                lock.object == object
-                    && lock.start < end
-                    && start < lock.end
-                    && (lock.is_exclusive || is_exclusive)
-            });
-        if is_blocked { Err(Wait::Lock) } else { Ok(()) }
-    }
-
-    pub(crate) fn unlock(&mut self, id: u64) {
-        self.locks.retain(|lock| lock.op != id);
-        self.wake(Wait::Lock);
-    }
-
-    /// Promises ring positions to an operation once, or waits for a checkpoint to make room. What only frees may use the last of the metadata.
-    ///
-    /// # Errors
-    /// `NoSpace` when a checkpoint would not help.
-    pub(crate) fn admit(&mut self, op: &mut Op, blocks: u64, only_frees: bool) -> Result<(), Stop> {
-        if op.promised > 0 {
-            return Ok(());
-        }
-        let is_full = self.active.len() > 2 * self.limits.overlay_max;
-        let (need, room) = self.metadata();
-        let is_tight = if only_frees {
-            room < need
-        } else {
-            room < 2 * need + METADATA_MARGIN
-        };
-        if is_tight && self.active.len() + self.frozen.len() == 0 {
-            return Err(PoolError::NoSpace.into());
-        }
-        if !self.journal.has_room(blocks) || is_full || is_tight {
-            self.wants_checkpoint = true;
-            return Err(Wait::Journal.into());
-        }
-        op.promised = blocks;
-        self.journal.promised += blocks;
-        Ok(())
-    }
-
-    /// Nodes the next checkpoint can need at most, and nodes there is room for.
-    fn metadata(&self) -> (usize, usize) {
-        let changes = self.active.len() + self.frozen.len();
-        let (used, room) = self.space.nodes();
-        // Each change touches a path of nodes, but no more than there are; and can begin a new leaf.
-        let need = (4 * changes).min(used + changes) + 8;
-        (need, room)
     }
 
     /// The run of blocks from `key` on: its length, where it lies, and the journal block that says so (0 when a tree does).

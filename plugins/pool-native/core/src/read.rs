@@ -53,6 +53,18 @@ impl Pool {
         })
     }
 
+    /// The run of blocks that lie together, or are holes together, from a block on.
+    pub(crate) fn step_extent(&mut self, (object, block): (u64, u64)) -> Result<Answer, Stop> {
+        let object = self.objects.get(&object).ok_or(PoolError::NoSuchObject)?;
+        let (map, size) = (object.record.map, object.record.size);
+        if block >= size || object.record.state != ObjectState::Live {
+            return Err(PoolError::OutOfRange.into());
+        }
+        let (len, value, _) = self.find(map, block, size - block)?;
+        let address = value.map(|(address, _)| address);
+        Ok(Answer::Extent { len, address })
+    }
+
     fn read_piece(
         &mut self,
         id: u64,
@@ -67,6 +79,9 @@ impl Pool {
         let Some(place) = place else {
             return Err(PoolError::Damaged("an extent lies outside of data").into());
         };
+        if self.is_missing(place.0) {
+            return Err(PoolError::MissingDisk(place.0 as u16).into());
+        }
         let expected = self.expected(address, count)?;
         let at = op.cursor as u32;
         op.outstanding += 1;
@@ -93,7 +108,7 @@ impl Pool {
         let generation = self.space.slabs.get(slab).map_or(0, |slab| slab.generation);
         let plain = match result {
             Ok(Done::Crcs(plain)) => plain,
-            Ok(Done::Nothing | Done::Bytes(_)) | Err(_) => Vec::new(),
+            Ok(Done::Nothing | Done::Bytes(_) | Done::Merged { .. }) | Err(_) => Vec::new(),
         };
         let mut bad = None;
         let mut unverified = 0;

@@ -101,6 +101,11 @@ impl Regions {
         self.open.insert(region, open);
     }
 
+    /// Whether a write in the region is in flight.
+    pub(crate) fn is_written(&self, region: u64) -> bool {
+        self.open.get(&region).is_some_and(|open| open.writes > 0)
+    }
+
     pub(crate) fn is_sealing(&self) -> bool {
         self.sealing.is_some()
     }
@@ -183,7 +188,7 @@ impl Pool {
             Ok(Done::Bytes(bytes)) => {
                 IntegrityPage::parse(&bytes, &self.uuid, address, generation, blocks).ok()
             }
-            Ok(Done::Nothing | Done::Crcs(_)) | Err(_) => None,
+            Ok(Done::Nothing | Done::Crcs(_) | Done::Merged { .. }) | Err(_) => None,
         };
         // A page of an earlier life of the slab, or one that cannot be read, knows nothing: unverified, not lost.
         let page = page.unwrap_or_else(|| IntegrityPage::new(generation, blocks));
@@ -204,6 +209,9 @@ impl Pool {
     }
 
     pub(crate) fn count_region_write(&mut self, address: u64, begins: bool) {
+        if let Some((region, _)) = self.space.geometry.region_of(address) {
+            self.disturb_scrubs(region);
+        }
         if let Some((region, _)) = self.space.geometry.region_of(address)
             && let Some(open) = self.regions.open.get_mut(&region)
         {

@@ -9,10 +9,11 @@ use pool_format::{IntegrityPage, MovedOut, Record, SlabKind, SlabRecord, VoidEnt
 
 use crate::api::{Mutation, PoolError, Target};
 use crate::device::Purpose;
-use crate::open::{Opening, Wanted, fit};
+use crate::open::{Opening, Wanted};
 use crate::overlay::Placed;
 use crate::pool::Pool;
 use crate::region::Adoption;
+use crate::sane::fit;
 
 /// Void entries in one record.
 const VOIDS: usize = 100;
@@ -32,6 +33,8 @@ struct Replay {
     voids: BTreeSet<(u64, u16, u16)>,
     dropped: Vec<VoidEntry>,
     open: BTreeSet<u64>,
+    /// The newest journal block that gave each address away.
+    taken: BTreeMap<u64, u64>,
 }
 
 impl Pool {
@@ -125,6 +128,17 @@ impl Pool {
             }
         }
         opening.blocks = blocks;
+        self.recount_reserve();
+        self.space.hold_only(|address, sequence| {
+            // Given away again since it was freed: in use, or freed by a later record that holds it, too.
+            replay
+                .taken
+                .get(&address)
+                .is_none_or(|taken| *taken <= sequence)
+        });
+        for (slab, bitmap) in std::mem::take(&mut self.rebuilt) {
+            self.space.rebuild(slab, bitmap);
+        }
         self.open_found(&replay.open)?;
         self.begin_service(opening);
         opening.blocks.clear();
@@ -201,9 +215,10 @@ impl Pool {
                         continue;
                     }
                     replay.apply_block((*map, key));
+                    replay.taken.insert(placed.0, sequence);
                     self.active.insert(*map, key, 1, Some(placed), sequence);
                     self.space.record(placed.0, 1, true);
-                    self.replay_displace(*map, &here, sequence);
+                    self.replay_displace(*map, (1, &here), sequence);
                 }
             }
             Record::Unmap {
@@ -220,7 +235,7 @@ impl Pool {
                     *fate = Fate::Applied;
                 }
                 self.active.insert(*map, *block, *count, None, sequence);
-                self.replay_displace(*map, &all, sequence);
+                self.replay_displace(*map, (0, &all), sequence);
             }
             Record::Open { region, .. } => {
                 replay.open.insert(*region);
@@ -246,7 +261,11 @@ impl Pool {
                 self.check_new(snapshot.id, &[*map, *dead])?;
                 self.apply_snapshot(*origin, (*map, *dead, *epoch), (**snapshot).clone());
             }
-            Record::Resize { object, size, .. } => self.apply_resize(*object, *size),
+            Record::Resize {
+                object,
+                size,
+                reserved,
+            } => self.apply_resize(*object, (*size, *reserved)),
             Record::State { object, state } => self.apply_state(*object, *state),
             Record::Dead {
                 from,
@@ -275,7 +294,8 @@ impl Pool {
         Ok(())
     }
 
-    fn replay_displace(&mut self, map: u64, moved: &[MovedOut], sequence: u64) {
+    /// A map took `count` new blocks and stopped using `moved`.
+    fn replay_displace(&mut self, map: u64, (count, moved): (u64, &[MovedOut]), sequence: u64) {
         if self.mutation == Mutation::ForgetDisplaced {
             return;
         }
@@ -283,7 +303,8 @@ impl Pool {
             .objects
             .values()
             .find(|object| object.record.map == map);
-        let dead = owner.map_or(0, |owner| owner.record.dead);
+        let (id, dead) = owner.map_or((0, 0), |owner| (owner.record.id, owner.record.dead));
+        self.account(id, count, moved);
         self.displace(dead, moved, sequence);
     }
 

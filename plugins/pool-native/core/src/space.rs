@@ -49,10 +49,15 @@ pub(crate) struct Space {
     pub(crate) bits: BTreeMap<u32, Bits>,
     pending: BTreeMap<u32, Vec<(u32, u32, bool)>>,
     pub(crate) quarantine: VecDeque<Held>,
+    to_discard: VecDeque<Held>,
+    /// By first address.
+    pub(crate) discarding: BTreeMap<u64, Held>,
     dirty_pages: BTreeSet<usize>,
     dirty_bits: BTreeSet<u32>,
     pub(crate) frozen: Option<Frozen>,
     counts: Counts,
+    /// Blocks being written to new places that no record names yet.
+    taken: u64,
 }
 
 /// Slabs by use, kept up with every change.
@@ -61,6 +66,7 @@ struct Counts {
     free: usize,
     meta: usize,
     meta_free: usize,
+    data_free: u64,
 }
 
 impl Counts {
@@ -73,7 +79,15 @@ impl Counts {
                 change(&mut self.meta, 1);
                 change(&mut self.meta_free, usize::from(record.free).min(nodes));
             }
-            _ => {}
+            SlabKind::Data => {
+                let by = u64::from(record.free);
+                self.data_free = if comes {
+                    self.data_free + by
+                } else {
+                    self.data_free - by
+                };
+            }
+            SlabKind::MetaTwin | SlabKind::Table | SlabKind::TableTwin | SlabKind::Leaving => {}
         }
     }
 }
@@ -86,11 +100,14 @@ impl Space {
         }
         Self {
             counts,
+            taken: 0,
             geometry,
             slabs,
             bits: BTreeMap::new(),
             pending: BTreeMap::new(),
             quarantine: VecDeque::new(),
+            to_discard: VecDeque::new(),
+            discarding: BTreeMap::new(),
             dirty_pages: BTreeSet::new(),
             dirty_bits: BTreeSet::new(),
             frozen: None,
@@ -134,11 +151,21 @@ impl Space {
         self.counts.count(&record, nodes, true);
     }
 
-    /// Nodes in use, and nodes there is room for with every free slab.
+    /// Nodes in use, and free ones in metadata slabs.
     pub(crate) fn nodes(&self) -> (usize, usize) {
         let nodes = self.geometry.node_blocks() as usize;
         let used = self.counts.meta * nodes - self.counts.meta_free;
-        (used, self.counts.meta_free + self.counts.free / 2 * nodes)
+        (used, self.counts.meta_free)
+    }
+
+    /// Free nodes of metadata slabs.
+    pub(crate) fn free_nodes(&self) -> usize {
+        self.counts.meta_free
+    }
+
+    /// Free blocks of data slabs, without those being written; blocks in quarantine count as free.
+    pub(crate) fn free_data(&self) -> u64 {
+        self.counts.data_free.saturating_sub(self.taken)
     }
 
     /// Changes a slab's record in the checkpoint in progress and after.
@@ -220,22 +247,68 @@ impl Space {
         }
     }
 
-    /// Makes held blocks reusable that `is_free` lets go; answers whether any were.
-    pub(crate) fn release(&mut self, is_free: impl Fn(&Held) -> bool) -> bool {
-        let before = self.quarantine.len();
-        let mut kept = VecDeque::with_capacity(before);
+    /// Drops the blocks from quarantine that `is_held` does not want there, by address and sequence number.
+    pub(crate) fn hold_only(&mut self, is_held: impl Fn(u64, u64) -> bool) {
         for held in std::mem::take(&mut self.quarantine) {
-            if is_free(&held) {
-                self.unuse(held.address, held.len);
-            } else {
-                kept.push_back(held);
+            let mut run = Held { len: 0, ..held };
+            for address in held.address..held.address + u64::from(held.len) {
+                if is_held(address, held.sequence) {
+                    if run.len == 0 {
+                        run.address = address;
+                    }
+                    run.len += 1;
+                } else if run.len > 0 {
+                    self.quarantine.push_back(run);
+                    run.len = 0;
+                }
+            }
+            if run.len > 0 {
+                self.quarantine.push_back(run);
             }
         }
-        self.quarantine = kept;
-        self.quarantine.len() != before
     }
 
-    fn unuse(&mut self, address: u64, len: u32) {
+    /// Takes out of quarantine what `is_free` lets go.
+    pub(crate) fn release(&mut self, is_free: impl Fn(&Held) -> bool) -> Vec<Held> {
+        let all = std::mem::take(&mut self.quarantine).into_iter();
+        let (gone, kept): (Vec<Held>, Vec<Held>) = all.partition(is_free);
+        self.quarantine = kept.into();
+        gone
+    }
+
+    /// Keeps released blocks until they are discarded, joined with what they continue, up to `most` blocks.
+    pub(crate) fn hold_discard(&mut self, held: Held, most: u32) {
+        match self.to_discard.back_mut() {
+            Some(last)
+                if last.address + u64::from(last.len) == held.address
+                    && self.geometry.slab_of(last.address)
+                        == self.geometry.slab_of(held.address)
+                    && last.len + held.len <= most =>
+            {
+                last.len += held.len;
+            }
+            Some(_) | None => self.to_discard.push_back(held),
+        }
+    }
+
+    /// The next blocks to discard, kept as being discarded.
+    pub(crate) fn next_discard(&mut self) -> Option<Held> {
+        let held = self.to_discard.pop_front()?;
+        self.discarding.insert(held.address, held);
+        Some(held)
+    }
+
+    /// Blocks in quarantine, and blocks waiting for their discard.
+    pub(crate) fn reclaiming(&self) -> (u64, u64) {
+        let sum = |held: &Held| u64::from(held.len);
+        let discards = self.to_discard.iter().chain(self.discarding.values());
+        (
+            self.quarantine.iter().map(sum).sum(),
+            discards.map(sum).sum(),
+        )
+    }
+
+    pub(crate) fn unuse(&mut self, address: u64, len: u32) {
         let slab = self.geometry.slab_of(address);
         let offset = self.geometry.offset_of(address);
         if let Some(bits) = self.bits.get_mut(&slab) {
@@ -259,7 +332,8 @@ impl Space {
             }
         }
         let mut used = logical.clone();
-        for held in &self.quarantine {
+        let discards = self.to_discard.iter().chain(self.discarding.values());
+        for held in self.quarantine.iter().chain(discards) {
             if self.geometry.slab_of(held.address) == slab {
                 let offset = self.geometry.offset_of(held.address);
                 for block in offset..offset + held.len {
@@ -270,24 +344,40 @@ impl Space {
         self.bits.insert(slab, Bits { used, logical });
     }
 
+    /// Takes in a bitmap in place of the one on disk: the next checkpoint writes it.
+    pub(crate) fn rebuild(&mut self, slab: u32, base: Bitmap) {
+        let Some(record) = self.slabs.get(slab as usize).copied() else {
+            return;
+        };
+        self.load(slab, base);
+        self.dirty_bits.insert(slab);
+        if record.kind == SlabKind::Data {
+            let in_use = self.bits.get(&slab).map_or(0, |bits| bits.logical.count());
+            let free = self.geometry.data_blocks().saturating_sub(in_use) as u16;
+            self.set_slab(slab, SlabRecord { free, ..record });
+        }
+    }
+
     /// A slab with changes whose bitmap is not in memory.
     pub(crate) fn unloaded_change(&self) -> Option<u32> {
         self.pending.keys().next().copied()
     }
 
-    /// Blocks for data on `disk`: near `cursor`, in a slab in memory, in one to be read, or in a free one while more than `reserve` are.
-    pub(crate) fn find(&self, disk: u16, cursor: u64, want: u32, reserve: usize) -> Found {
+    /// Blocks for data on `disk`: near `cursor`, in a slab in memory, in one to be read, or in a free one when `may_assign`.
+    pub(crate) fn find(&self, disk: u16, cursor: u64, want: u32, may_assign: bool) -> Found {
         let near = self.geometry.slab_of(cursor);
         let is_ours = |slab: u32| {
             let record = self.slabs.get(slab as usize);
             record.is_some_and(|record| record.kind == SlabKind::Data && record.disk == disk)
         };
         if is_ours(near)
+            && want > 0
             && let Some(found) = self.run_in(near, self.geometry.offset_of(cursor), want)
         {
             return found;
         }
-        for slab in self.bits.keys().copied().filter(|slab| is_ours(*slab)) {
+        let mine = self.bits.keys().copied().filter(|slab| is_ours(*slab));
+        for slab in mine.take_while(|_| want > 0) {
             if let Some(found) = self.run_in(slab, 0, want) {
                 return found;
             }
@@ -300,7 +390,8 @@ impl Space {
         let mut assignable = None;
         for (slab, record) in free_here {
             let slab = slab as u32;
-            if record.kind == SlabKind::Data && record.free > 0 && !self.bits.contains_key(&slab) {
+            let is_data = record.kind == SlabKind::Data && record.free > 0 && want > 0;
+            if is_data && !self.bits.contains_key(&slab) {
                 return Found::Load(slab);
             }
             if record.kind == SlabKind::Free && assignable.is_none() {
@@ -308,7 +399,7 @@ impl Space {
             }
         }
         match assignable {
-            Some(slab) if self.free_slabs() > reserve => Found::Assign(slab),
+            Some(slab) if may_assign => Found::Assign(slab),
             Some(_) | None => Found::Nothing,
         }
     }
@@ -337,8 +428,34 @@ impl Space {
         self.counts.free
     }
 
+    /// Blocks being written have been recorded, or given back.
+    pub(crate) fn taken_no_more(&mut self, len: u32) {
+        self.taken = self.taken.saturating_sub(u64::from(len));
+    }
+
+    /// Which of `count` blocks from `address` on are in use, by a bitmap in memory.
+    pub(crate) fn in_use(&self, address: u64, count: u32) -> Vec<bool> {
+        let offset = self.geometry.offset_of(address);
+        match self.bits.get(&self.geometry.slab_of(address)) {
+            Some(bits) => (offset..offset + count)
+                .map(|block| bits.logical.is_set(block))
+                .collect(),
+            None => Vec::new(),
+        }
+    }
+
+    /// More slabs, free ones.
+    pub(crate) fn append(&mut self, slabs: Vec<SlabRecord>) {
+        let nodes = self.geometry.node_blocks() as usize;
+        for record in slabs {
+            self.counts.count(&record, nodes, true);
+            self.slabs.push(record);
+        }
+    }
+
     /// Marks blocks as being written.
     pub(crate) fn take(&mut self, address: u64, len: u32) {
+        self.taken += u64::from(len);
         let (slab, offset) = (
             self.geometry.slab_of(address),
             self.geometry.offset_of(address),

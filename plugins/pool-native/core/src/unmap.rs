@@ -2,6 +2,7 @@
 
 use pool_format::{MovedOut, Record};
 
+use crate::admit::Claim;
 use crate::api::Answer;
 use crate::pool::{Op, Pool, Stop, Wait};
 use crate::write::MOVED_MAX;
@@ -30,7 +31,7 @@ impl Pool {
         object: u64,
         (block, end): (u64, u64),
     ) -> Result<(), Stop> {
-        self.admit(op, STEP_BLOCKS, true)?;
+        self.admit(op, STEP_BLOCKS, Claim::Frees)?;
         while block + op.cursor < end {
             if !self.journal.has_room(0) {
                 self.wants_checkpoint = true;
@@ -65,11 +66,7 @@ impl Pool {
                 moved: moved.clone(),
             });
             self.active.insert(map, start, count, None, sequence);
-            let gone: u64 = moved.iter().map(|extent| u64::from(extent.len)).sum();
-            if let Some(object) = self.objects.get_mut(&object) {
-                object.record.mapped = object.record.mapped.saturating_sub(gone);
-                self.dirty_objects.insert(object.slot);
-            }
+            self.account(object, 0, &moved);
             self.displace(dead, &moved, sequence);
         }
         Ok(at - start)

@@ -4,6 +4,7 @@ use pool_format::{
     MAP_BLOCKS_MAX, MovedClass, MovedOut, NO_TWIN, ObjectKind, ObjectState, Record, stored_crc,
 };
 
+use crate::admit::Claim;
 use crate::api::{Answer, DoneResult, HostOp, Mutation, PoolError, Source};
 use crate::device::{Purpose, WritePiece};
 use crate::overlay::Placed;
@@ -28,22 +29,39 @@ impl Pool {
         op: &mut Op,
         what: (u64, u64, bool),
     ) -> Result<Answer, Stop> {
-        let (object, block, fua) = what;
+        let (object, block, _) = what;
         let HostOp::Write { crcs, .. } = &op.host else {
             return Err(PoolError::Invalid.into());
         };
         let (count, crcs) = (crcs.len() as u64, crcs.clone());
         self.check_range(object, block, count)?;
         self.lock(id, op, (object, block, block + count), true)?;
-        match self.admit(op, count / 25 + 2, false) {
-            Err(Stop::Fail(PoolError::NoSpace)) => return Err(self.wait_for_space(op)),
+        self.step_blocks(id, op, what, &crcs)
+    }
+
+    /// Writes whole blocks with these checks, in a range that is locked.
+    pub(crate) fn step_blocks(
+        &mut self,
+        id: u64,
+        op: &mut Op,
+        (object, block, fua): (u64, u64, bool),
+        crcs: &[u32],
+    ) -> Result<Answer, Stop> {
+        let count = crcs.len() as u64;
+        let claim = if self.is_thick(object) {
+            Claim::Reserved
+        } else {
+            Claim::New
+        };
+        match self.admit(op, count / 25 + 2, claim) {
+            Err(Stop::Fail(PoolError::NoSpace)) => return Err(self.wait_for_space(op, object)),
             admitted => admitted?,
         }
         while op.cursor < count {
             let at = op.cursor as usize;
             match self.write_next(id, op, (object, block + op.cursor), &crcs[at..]) {
                 Ok(len) => op.cursor += len,
-                Err(Stop::Fail(PoolError::NoSpace)) => return Err(self.wait_for_space(op)),
+                Err(Stop::Fail(PoolError::NoSpace)) => return Err(self.wait_for_space(op, object)),
                 Err(stop) => return Err(stop),
             }
         }
@@ -77,9 +95,10 @@ impl Pool {
         }
     }
 
-    fn wait_for_space(&mut self, op: &mut Op) -> Stop {
+    /// Waits for space: a thick replica until what was freed can be used again, others no longer than the limit.
+    fn wait_for_space(&mut self, op: &mut Op, object: u64) -> Stop {
         let since = *op.since_ms.get_or_insert(self.now_ms);
-        if self.now_ms - since >= self.limits.space_wait_ms {
+        if self.now_ms - since >= self.limits.space_wait_ms && !self.is_thick(object) {
             return PoolError::NoSpace.into();
         }
         if let Some(newest) = self.space.quarantine.iter().map(|held| held.sequence).max() {
@@ -107,7 +126,8 @@ impl Pool {
                     return Err(PoolError::Damaged("an extent lies outside of data").into());
                 };
                 self.ready_region(region, true)?;
-                self.issue(id, op, (block, address), &crcs[..len as usize], None);
+                let at = (object, block, address);
+                self.issue(id, op, at, &crcs[..len as usize], None);
                 Ok(len)
             }
             Plan::New { len, moved } => {
@@ -120,12 +140,13 @@ impl Pool {
                     .expect("only data blocks are chosen");
                 self.ready_region(region, false)?;
                 self.space.take(address, got);
+                self.count_taking(object, len, true);
                 let moved = clip_moved(&moved, block + len);
                 let birth = self.epoch;
                 self.issue(
                     id,
                     op,
-                    (block, address),
+                    (object, block, address),
                     &crcs[..len as usize],
                     Some((moved, birth)),
                 );
@@ -141,7 +162,7 @@ impl Pool {
         &mut self,
         id: u64,
         op: &mut Op,
-        (block, address): (u64, u64),
+        (object, block, address): (u64, u64, u64),
         plain: &[u32],
         new: Option<(Vec<MovedOut>, u64)>,
     ) {
@@ -161,6 +182,7 @@ impl Pool {
         op.outstanding += 1;
         let piece = WritePiece {
             op: id,
+            object,
             block,
             address,
             crcs,
@@ -190,13 +212,21 @@ impl Pool {
                 address,
             });
         }
+        let is_thick = self.is_thick(object);
+        if let Some((_, birth)) = value
+            && is_thick
+            && birth > own_after
+        {
+            return Err(self.wait_to_overwrite(object, sequence));
+        }
         let want = count.min(MAP_BLOCKS_MAX as u64);
         let mut moved = Vec::new();
         let mut done = 0;
         while done < want && moved.len() < MOVED_MAX {
             let (len, value, sequence) = self.find(map, block + done, want - done)?;
             if let Some((address, birth)) = value {
-                if done > 0 && self.may_overwrite(birth, in_place_after, sequence) {
+                let is_in_place = self.may_overwrite(birth, in_place_after, sequence);
+                if done > 0 && (is_in_place || is_thick && birth > own_after) {
                     break;
                 }
                 let extent = (block + done, len);
@@ -205,6 +235,14 @@ impl Pool {
             done += len;
         }
         Ok(Plan::New { len: done, moved })
+    }
+
+    /// A block of a thick replica's own waits until it can be overwritten: a new one for it is not reserved.
+    fn wait_to_overwrite(&mut self, object: u64, sequence: u64) -> Stop {
+        let (until, _) = self.objects[&object].shared_until;
+        self.flushes.want_settled(sequence);
+        self.flushes.want_durable(until);
+        Wait::Durable.into()
     }
 
     fn may_overwrite(&self, birth: u64, own_after: u64, sequence: u64) -> bool {
@@ -249,13 +287,17 @@ impl Pool {
             let object = &self.objects[&object];
             (object.record.home, object.cursor)
         };
+        let is_thick = self.is_thick(object);
         let others = (0..self.root.disks.len() as u16).filter(|disk| *disk != home);
         for disk in std::iter::once(home).chain(others) {
             loop {
-                match self
-                    .space
-                    .find(disk, cursor, want, self.limits.reserve_slabs as usize)
-                {
+                let (want, may_assign) = if is_thick {
+                    (want, self.may_assign_thick())
+                } else {
+                    let (most, may_assign) = self.unreserved();
+                    (want.min(most.try_into().unwrap_or(want)), may_assign)
+                };
+                match self.space.find(disk, cursor, want, may_assign) {
                     Found::Run { address, len } => return Ok((address, len)),
                     Found::Load(slab) => return Err(self.load_bitmap(slab).into()),
                     Found::Assign(slab) => {
@@ -273,6 +315,10 @@ impl Pool {
     pub(crate) fn handle_write_piece(&mut self, piece: WritePiece, result: DoneResult) {
         self.count_region_write(piece.address, false);
         let len = piece.crcs.len() as u32;
+        if piece.new.is_some() {
+            self.space.taken_no_more(len);
+            self.count_taking(piece.object, u64::from(len), false);
+        }
         match (&result, &piece.new) {
             (Ok(_), _) => {
                 self.set_checks(piece.address, &piece.crcs);
@@ -302,18 +348,22 @@ impl Pool {
 
     /// The data is written: the map says so from here on.
     fn commit(&mut self, piece: &WritePiece) {
-        let object = self.ops.get(&piece.op).and_then(|op| match &op.host {
-            HostOp::Write { object, .. } => self.objects.get_mut(object),
-            _ => None,
-        });
+        let object = self.objects.get(&piece.object);
         let (Some(object), Some((moved, birth))) = (object, &piece.new) else {
             return;
         };
         let (map, dead) = (object.record.map, object.record.dead);
-        let gone: u64 = moved.iter().map(|extent| u64::from(extent.len)).sum();
-        object.record.mapped =
-            (object.record.mapped + piece.crcs.len() as u64).saturating_sub(gone);
-        self.dirty_objects.insert(object.slot);
+        let own_after = object.record.previous_epoch;
+        // The snapshot before may have begun to go since this was planned: what it alone used is the heir's, and the walk over the heir's
+        // dead list may have passed already.
+        let moved: Vec<MovedOut> = moved
+            .iter()
+            .map(|extent| {
+                let key = (extent.key, u64::from(extent.len));
+                self.moved_out(key, (extent.address, extent.birth), own_after)
+            })
+            .collect();
+        self.account(piece.object, piece.crcs.len() as u64, &moved);
         let sequence = self.journal.push(&Record::Map {
             map,
             block: piece.block,
@@ -331,7 +381,7 @@ impl Pool {
             sequence,
         );
         self.space.record(piece.address, len as u32, true);
-        self.displace(dead, moved, sequence);
+        self.displace(dead, &moved, sequence);
     }
 
     /// Frees or lists what a map stopped using.

@@ -13,7 +13,7 @@ use super::root::table_in;
 use super::text::{Room, ask, lend, refusable};
 use crate::block::{Capabilities, Device, DeviceDriver, Geometry, OpenError, QueueSeed};
 use crate::services::Services;
-use crate::uri::DeviceUri;
+use crate::uri::{DeviceUri, UriError};
 
 /// Longest answer to a command, in bytes.
 const ANSWER_BYTES: usize = 64 << 10;
@@ -28,6 +28,7 @@ pub(super) struct RemoteDriver {
         *mut IoeDevice,
         *mut IoeFailure,
     ) -> i32,
+    check: Option<unsafe extern "C" fn(*mut c_void, IoeStr, *mut IoeFailure) -> i32>,
     schemes: &'static [&'static str],
     engine: IoeEngine,
     origin: Origin,
@@ -65,6 +66,7 @@ impl RemoteDriver {
         Ok(Self {
             context: raw.context,
             open,
+            check: table.check,
             schemes: Box::leak(list.into_boxed_slice()),
             engine: context.raw(),
             origin,
@@ -75,6 +77,21 @@ impl RemoteDriver {
 impl DeviceDriver for RemoteDriver {
     fn schemes(&self) -> &'static [&'static str] {
         self.schemes
+    }
+
+    fn check(&self, uri: DeviceUri) -> Result<(), UriError> {
+        let Some(check) = self.check else {
+            return Ok(());
+        };
+        let checked = refusable(uri.text(), |failure| {
+            // SAFETY: text and room lent for the call.
+            unsafe { check(self.context, lend(uri.text()), failure) }
+        });
+        match checked {
+            Err(OpenError::Uri(error)) => Err(error),
+            // What is not about the text only opening tells.
+            Err(_) | Ok(()) => Ok(()),
+        }
     }
 
     fn open(&self, uri: DeviceUri) -> Result<Box<dyn Device>, OpenError> {

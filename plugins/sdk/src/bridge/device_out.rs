@@ -46,6 +46,7 @@ static DRIVER_TABLE: IoeDriverTable = IoeDriverTable {
     version: IOE_ABI_VERSION,
     schemes: Some(schemes),
     open: Some(open),
+    check: Some(check),
 };
 
 // Each function below is called by the owner of the table with the context it was given and arguments as the contract
@@ -91,6 +92,19 @@ unsafe extern "C" fn open(
             }
             // SAFETY: room lent for the call.
             Err(error) => unsafe { refuse(failure, &error) },
+        }
+    })
+}
+
+unsafe extern "C" fn check(driver: *mut c_void, uri: IoeStr, failure: *mut IoeFailure) -> i32 {
+    // SAFETY: the owner's call, with text lent for it.
+    let (cell, uri) = unsafe { (driver_cell(driver), text(uri)) };
+    cell.image.status("check", || {
+        let checked = DeviceUri::parse(uri).and_then(|uri| cell.driver.check(uri));
+        match checked {
+            Ok(()) => IOE_OK,
+            // SAFETY: room lent for the call.
+            Err(error) => unsafe { refuse(failure, &OpenError::from(error)) },
         }
     })
 }

@@ -45,7 +45,7 @@ macro_rules! table {
 }
 
 table! {
-    IoeDriverTable { schemes, open }
+    IoeDriverTable { schemes, open, check }
     IoeDeviceTable {
         name, product, geometry, capabilities, uuid, queue_open, resize, command, warning, close,
     }

@@ -231,6 +231,42 @@ fn discovery_shows_a_host_what_it_may_connect_to() {
 }
 
 #[test]
+fn as_many_subsystems_as_configured_are_served_and_one_more_is_refused() {
+    const MOST: u32 = 2048;
+    let mut world = World::with(TargetConfig {
+        subsystems_max: MOST,
+        ..TargetConfig::default()
+    });
+    let name = |number: u32| format!("nqn.2019-05.io.openebs:s{number}");
+    for number in 1..MOST {
+        world
+            .target
+            .add_subsystem(subsystem(&name(number)))
+            .unwrap();
+    }
+    assert_eq!(
+        world.target.add_subsystem(subsystem(&name(MOST))).err(),
+        Some(ConfigError::SubsystemsFull)
+    );
+    let names: Vec<String> = (0..MOST).map(name).collect();
+    let entries: Vec<(&str, AllowedHosts)> = names
+        .iter()
+        .map(|name| (name.as_str(), AllowedHosts::Any))
+        .collect();
+    show(&mut world, &entries, 9);
+    let (qp, _) = world.connect_admin(HOST_A, DISCOVERY_NQN);
+    assert_eq!(world.set_cc(qp, Cc(1)), Status::SUCCESS);
+    let page = world.log(qp, log::DISCOVERY, 4096).data;
+    let header = DiscoveryHeader::parse(page.first_chunk().unwrap());
+    assert_eq!(header.records, u64::from(MOST) + 1);
+    let (last, _) = world.connect_admin(HOST_A, &name(MOST - 1));
+    assert_eq!(world.set_cc(last, Cc::enable(0)), Status::SUCCESS);
+    let id = world.identify(last, cns::CONTROLLER, 0);
+    let id = IdentifyController::parse(id.data.as_slice().try_into().unwrap());
+    assert_eq!(id.subnqn(), Some(name(MOST - 1).as_str()));
+}
+
+#[test]
 fn a_persistent_discovery_host_is_told_of_changes() {
     // Base 2.0c §3.1.2.3, figure 148 (discovery log page change).
     let mut world = World::new();

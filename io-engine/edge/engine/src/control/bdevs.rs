@@ -137,7 +137,6 @@ impl Engine {
     }
 
     async fn create_new(self: &Arc<Self>, wanted: &Wanted) -> Result<(), Problem> {
-        wanted.check_printable()?;
         let uri = wanted.lasting();
         let info = self.open(&uri).await?;
         let record = DeviceRecord {

@@ -5,7 +5,6 @@
 use sdk::uri::{DeviceUri, UriError};
 
 use super::dataplane::{Problem, ProblemKind};
-use super::identity;
 use crate::store::DeviceRecord;
 
 /// A device URI, as far as the control side reads it.
@@ -43,10 +42,7 @@ impl Wanted {
     /// # Errors
     /// `InvalidUri`.
     pub(super) fn parse(text: &str) -> Result<Self, Problem> {
-        Self::read(text).map_err(|error| {
-            let text = identity::printable(&error.to_string());
-            Problem::new(ProblemKind::InvalidUri, text)
-        })
+        Self::read(text).map_err(|error| Problem::new(ProblemKind::InvalidUri, error.to_string()))
     }
 
     fn read(text: &str) -> Result<Self, UriError> {
@@ -101,25 +97,6 @@ impl Wanted {
         let plain = |uri: &str| without(uri, |pair| pair == uuid);
         plain(&self.lasting()) == plain(&record.uri)
     }
-
-    /// Refuses a name that does not print: it would break lines of logs and lists, or read as another name.
-    ///
-    /// # Errors
-    /// `InvalidUri`.
-    pub(super) fn check_printable(&self) -> Result<(), Problem> {
-        let Some(bad) = [&self.name, &self.text].into_iter().find_map(|text| {
-            text.chars()
-                .find(|character| !identity::is_printable(*character))
-        }) else {
-            return Ok(());
-        };
-        let detail = format!(
-            "device URI '{}': its name contains {}, a character that does not print; use a name without it",
-            identity::printable(&self.text),
-            identity::printable(&bad.to_string()),
-        );
-        Err(Problem::new(ProblemKind::InvalidUri, detail))
-    }
 }
 
 /// A URI without some of its parameters.
@@ -138,6 +115,8 @@ fn without(uri: &str, drop: impl Fn(&str) -> bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    use sdk::text::{is_printable, printable};
+
     use super::*;
 
     #[test]
@@ -172,12 +151,11 @@ mod tests {
             "malloc:///m%e2%80%8b?size_mb=4",
             "malloc:///m?size_mb=4\r",
         ] {
-            let refused = Wanted::parse(uri).and_then(|wanted| wanted.check_printable());
-            let refused = refused.unwrap_err();
+            let refused = Wanted::parse(uri).unwrap_err();
             assert_eq!(refused.kind(), ProblemKind::InvalidUri);
             let text = refused.to_string();
-            assert!(text.contains(&identity::printable(uri)), "{text}");
-            assert!(text.chars().all(identity::is_printable), "{text:?}");
+            assert!(text.contains(&printable(uri)), "{text}");
+            assert!(text.chars().all(is_printable), "{text:?}");
         }
         let malformed = Wanted::parse("a\nb").unwrap_err().to_string();
         assert!(malformed.contains("'a\\nb'"), "{malformed}");
@@ -186,10 +164,7 @@ mod tests {
             "aio:///tmp/Gr\u{f6}\u{df}e-\u{65e5}\u{672c}",
             "malloc:///e\u{301}",
         ] {
-            assert!(
-                Wanted::parse(good).unwrap().check_printable().is_ok(),
-                "{good}"
-            );
+            assert!(Wanted::parse(good).is_ok(), "{good}");
         }
     }
 

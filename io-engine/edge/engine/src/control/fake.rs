@@ -28,7 +28,7 @@ struct Inner {
     exports: BTreeMap<DeviceHandle, ExportSpec>,
     stats: BTreeMap<DeviceHandle, IoStats>,
     broken: BTreeSet<String>,
-    hanging: BTreeSet<String>,
+    slow: BTreeMap<String, Duration>,
     refuse_subsystems: bool,
     lost: BTreeMap<DeviceHandle, String>,
     unsettled: BTreeSet<String>,
@@ -49,7 +49,12 @@ impl FakePlane {
 
     /// Makes every opening of a device of this name take an hour.
     pub fn hang_device(&self, name: &str) {
-        self.lock().hanging.insert(name.to_owned());
+        self.slow_device(name, Duration::from_secs(3600));
+    }
+
+    /// Makes every opening of a device of this name take `time`.
+    pub fn slow_device(&self, name: &str, time: Duration) {
+        self.lock().slow.insert(name.to_owned(), time);
     }
 
     /// Takes the open device `name` offline, as if it had been lost.
@@ -158,8 +163,9 @@ impl DataPlane for FakePlane {
         let size_mb = uri.take_number("size_mb").map_err(invalid)?.unwrap_or(1);
         let uuid = uri.take_uuid().map_err(invalid)?.map(Uuid::from_bytes);
         uri.finish().map_err(invalid)?;
-        if self.lock().hanging.contains(&name) {
-            tokio::time::sleep(Duration::from_secs(3600)).await;
+        let slow = self.lock().slow.get(&name).copied();
+        if let Some(time) = slow {
+            tokio::time::sleep(time).await;
         }
         let mut inner = self.lock();
         if inner.broken.contains(&name) {

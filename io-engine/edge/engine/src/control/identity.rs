@@ -6,6 +6,7 @@
 
 use std::fmt::Write;
 
+use sdk::text::{is_printable, printable};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -30,28 +31,6 @@ pub fn serial_of(uuid: Uuid) -> String {
     }
     serial.truncate(20);
     serial
-}
-
-/// Whether a character may be part of a name: no control or format character (which turn text round or hide), no line
-/// separator, nothing unassigned, no space but the plain one.
-pub(super) fn is_printable(character: char) -> bool {
-    // Behind a letter, so that a combining mark is taken for what it is.
-    let escaped: String = ['a', character].into_iter().collect();
-    let mut rest = escaped.escape_debug().skip(1);
-    rest.next() != Some('\\') || matches!(rest.next(), Some('\\' | '\'' | '"'))
-}
-
-/// `text` on one line: what does not print is written as an escape.
-pub(super) fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        if is_printable(character) {
-            shown.push(character);
-        } else {
-            shown.extend(character.escape_debug());
-        }
-    }
-    shown
 }
 
 /// Checks an NQN: `nqn.yyyy-mm.` reverse domain, a colon, a name (NVMe Base 2.0c §4.5).

@@ -16,6 +16,7 @@
 
 pub mod block_devices;
 pub mod dataplane;
+pub mod declared;
 pub mod identity;
 pub mod usage;
 
@@ -46,6 +47,7 @@ use stats::IoStats;
 
 pub use block::stats;
 pub use registry::{Bdev, NamespaceView, SubsystemView};
+pub(crate) use shares::SUBSYSTEMS_MAX;
 
 /// What the control side is told at start.
 #[derive(Clone, Debug)]

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine_config::DeclaredDevice;
+
 use super::dataplane::{DeviceInfo, Problem};
 use super::device_uri::Wanted;
 use super::registry::{DeviceEntry, ExportEntry, SubsystemEntry};
@@ -12,10 +14,16 @@ use crate::store::{Change, Contents, StoreError};
 /// How long a start waits for devices. Those that take longer are opened behind it: an engine with one hanging disk
 /// serves the others at once (architecture §9: serving again within a second).
 const START_GRACE: Duration = Duration::from_millis(500);
+/// How long declared devices wait for remembered ones, which come first: what both name is remembered. Within the grace, so
+/// that a remembered device that hangs keeps no declared one from being there when the start is done.
+const DECLARED_WAIT: Duration = Duration::from_millis(250);
+
+const _: () = assert!(DECLARED_WAIT.as_millis() < START_GRACE.as_millis());
 
 impl Engine {
     /// Lists every remembered device and subsystem, then opens the devices, all at once, and serves each subsystem as
-    /// soon as its devices are open; then creates what is declared. Returns when done or after the grace.
+    /// soon as its devices are open; creates what is declared when they are open, or have taken long. Returns when done or
+    /// after the grace.
     pub(super) async fn replay(self: &Arc<Self>) -> Result<(), StoreError> {
         let contents = self.store.load()?;
         self.forget_stray_reservations(&contents)?;
@@ -47,14 +55,28 @@ impl Engine {
         }
         let engine = Arc::clone(self);
         let rest = tokio::spawn(async move {
-            while let Some(opened) = opening.join_next().await {
-                match opened {
-                    Ok((name, open)) => engine.handle_replayed(&name, open).await,
-                    // Opening runs in a task of its own, so that this one has nothing to fail with.
-                    Err(error) => tracing::error!(%error, "opening a device ended unexpectedly"),
+            let mut replayed = std::pin::pin!(async {
+                while let Some(opened) = opening.join_next().await {
+                    match opened {
+                        Ok((name, open)) => engine.handle_replayed(&name, open).await,
+                        // Opening runs in a task of its own, so that this one has nothing to fail with.
+                        Err(error) => {
+                            tracing::error!(%error, "opening a device ended unexpectedly")
+                        }
+                    }
                 }
+            });
+            let declared = engine.options.declared.iter();
+            if tokio::time::timeout(DECLARED_WAIT, &mut replayed)
+                .await
+                .is_ok()
+            {
+                return engine.create_declared(declared).await;
             }
-            engine.create_declared().await;
+            let (pending, ready): (Vec<_>, Vec<_>) =
+                declared.partition(|declared| engine.is_remembered_but_not_open(declared));
+            tokio::join!(replayed, engine.create_declared(ready));
+            engine.create_declared(pending).await;
         });
         if tokio::time::timeout(START_GRACE, rest).await.is_err() {
             tracing::warn!("some devices take long to open; the others are served meanwhile");
@@ -122,9 +144,18 @@ impl Engine {
         }
     }
 
+    /// Whether a declared device is a remembered one that has not opened, so far or at all.
+    fn is_remembered_but_not_open(&self, declared: &DeclaredDevice) -> bool {
+        Wanted::parse(&declared.uri).is_ok_and(|wanted| {
+            let state = self.read();
+            let entry = state.devices.get(&wanted.name);
+            entry.is_some_and(|entry| entry.open.is_err())
+        })
+    }
+
     /// Creates and shares what the configuration declares, unless it exists. A failure is logged and holds up nothing.
-    async fn create_declared(self: &Arc<Self>) {
-        for declared in &self.options.declared {
+    async fn create_declared(self: &Arc<Self>, devices: impl IntoIterator<Item = &DeclaredDevice>) {
+        for declared in devices {
             let uri = &declared.uri;
             let name = match Wanted::parse(uri) {
                 Ok(wanted) => wanted.name,

@@ -12,8 +12,9 @@ use crate::store::{Change, NamespaceRecord, SubsystemRecord};
 pub(super) const ALLOWED_HOSTS_MAX: usize = 1024;
 /// Namespaces of one subsystem, and the largest nsid; more are refused.
 pub(super) const NAMESPACES_MAX: u32 = 256;
-/// Subsystems of one engine; more are refused (as many as the system we must be able to replace).
-pub(super) const SUBSYSTEMS_MAX: usize = 2048;
+/// Subsystems of one engine, all of which may have one home reactor; more are refused (as many as the system we must be able to
+/// replace).
+pub(crate) const SUBSYSTEMS_MAX: u32 = 2048;
 
 impl Engine {
     /// Exports a device under its own NQN, as namespace 1. `hosts` may connect; an empty list lets any host in.
@@ -128,7 +129,7 @@ impl Engine {
             let (device, info) = state.open_device(name)?;
             self.check_well(name, info)?;
             identity::validate_nqn("the subsystem of this device would be", &nqn)?;
-            if state.subsystems.len() >= SUBSYSTEMS_MAX {
+            if state.subsystems.len() >= SUBSYSTEMS_MAX as usize {
                 let detail = format!(
                     "{SUBSYSTEMS_MAX} subsystems exist, which is the most; unshare another device"
                 );
@@ -356,7 +357,7 @@ impl Engine {
 }
 
 /// Each host once, in order; every NQN well-formed.
-fn checked_hosts(hosts: Vec<String>) -> Result<Vec<String>, Problem> {
+pub(super) fn checked_hosts(hosts: Vec<String>) -> Result<Vec<String>, Problem> {
     let hosts: Vec<String> = hosts
         .into_iter()
         .collect::<BTreeSet<_>>()

@@ -362,6 +362,51 @@ async fn declared_devices_are_created_once() {
     assert_eq!(second.subsystems(), before);
 }
 
+#[tokio::test(start_paused = true)]
+async fn remembered_devices_that_take_long_hold_up_no_declared_one() {
+    let world = World::shared(Vec::new()).await;
+    world.engine.create_bdev("aio:///slow").await.unwrap();
+    let (store, nqn) = (world.store, identity::nqn_of("/slow"));
+    let plane = Arc::new(FakePlane::default());
+    plane.hang_device("m0");
+    plane.slow_device("/slow", Duration::from_secs(5));
+    let declare = |uri: &str| DeclaredDevice {
+        uri: uri.into(),
+        share: true,
+        allowed_hosts: vec![HOST.into()],
+    };
+    let options = Options {
+        // The hanging one first: it must not be waited for in its turn either.
+        declared: vec![
+            declare(M0),
+            declare("aio:///slow"),
+            declare("malloc:///new"),
+        ],
+        ..options()
+    };
+    let data_plane: Arc<dyn DataPlane> = Arc::<FakePlane>::clone(&plane);
+    let engine = Engine::start(store, data_plane, options).await.unwrap();
+    let new = engine.bdev("new").expect("there when the start is done");
+    assert!(new.share_uri.is_some());
+    assert_eq!(
+        engine.bdev("m0").unwrap().fault.as_deref(),
+        Some("it is being opened")
+    );
+    assert!(engine.subsystem(&nqn).is_err());
+
+    tokio::time::sleep(Duration::from_secs(21)).await;
+    let slow = engine.subsystem(&nqn).expect("shared once it was open");
+    assert_eq!(slow.allowed_hosts, Some(vec![HOST.to_owned()]));
+    assert!(
+        engine
+            .bdev("m0")
+            .unwrap()
+            .fault
+            .unwrap()
+            .contains("did not open")
+    );
+}
+
 #[tokio::test]
 async fn a_change_is_finished_when_the_caller_hangs_up() {
     let world = World::new().await;

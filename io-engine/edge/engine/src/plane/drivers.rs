@@ -26,25 +26,19 @@ pub(super) fn position(
     })
 }
 
-/// Whether `text` is a device URI with a scheme the default set of plugins serves. Whether the device can be opened only
-/// opening it tells.
+/// Whether `text` is a device URI that a driver of the default set of plugins takes, parameters included. Whether the device
+/// can be opened only opening it tells.
 ///
 /// # Errors
 /// Says what to write.
 pub fn check_uri(text: &str) -> Result<(), UriError> {
     let uri = DeviceUri::parse(text)?;
-    let devices = LINKED.iter().filter(|plugin| plugin.devices.is_some());
-    let mut known: Vec<&str> = devices
-        .flat_map(|plugin| plugin.serves.split(','))
+    let drivers: Vec<Box<dyn DeviceDriver>> = LINKED
+        .iter()
+        .filter_map(|plugin| plugin.devices)
+        .flat_map(|make| make())
         .collect();
-    known.sort_unstable();
-    match known.contains(&uri.scheme()) {
-        true => Ok(()),
-        false => Err(UriError::UnknownScheme {
-            scheme: uri.scheme().to_owned(),
-            known: known.join(", "),
-        }),
-    }
+    drivers[position(&drivers, &uri)?].check(uri)
 }
 
 #[cfg(test)]
@@ -57,7 +51,7 @@ mod tests {
             "malloc:///m?size_mb=8",
             "aio:///x",
             "uring:///x",
-            "null:///n",
+            "null:///n?num_blocks=8",
         ] {
             check_uri(uri).unwrap();
         }
@@ -66,6 +60,13 @@ mod tests {
             line.ends_with("'spdk' is unknown; use one of: aio, fault, malloc, null, uring"),
             "{line}"
         );
-        assert!(check_uri("/dev/sdb").is_err());
+        for bad in [
+            "/dev/sdb",
+            "null:///n",
+            "aio:///x?bogus",
+            "uring:///x?uuid=1",
+        ] {
+            assert!(check_uri(bad).is_err(), "{bad}");
+        }
     }
 }

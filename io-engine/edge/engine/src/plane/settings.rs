@@ -11,6 +11,7 @@ use reactor::{DriverChoice, Limits, ReactorConfig, SocketOptions};
 use transport_nvmf_tcp::TcpConfig;
 
 use super::shards::PlaneConfig;
+use crate::control::SUBSYSTEMS_MAX;
 
 /// Streams beside the connections allowed, so that one too many is accepted, counted and closed.
 const STREAMS_BESIDE: u32 = 64;
@@ -64,6 +65,7 @@ impl PlaneConfig {
             },
             nvmf: nvmf.listen.iter().map(|listen| listen.address).collect(),
             target: TargetConfig {
+                subsystems_max: SUBSYSTEMS_MAX,
                 // Each controller has an admin connection, so the limit of connections is the one that counts.
                 controllers_max: nvmf.connections_max.get(),
                 qpairs_max: nvmf.connections_max.get(),

@@ -23,6 +23,23 @@ struct Need {
     lent: bool,
 }
 
+/// The memory a step was given.
+enum Memory {
+    /// A buffer of the arena.
+    Buf(Buf),
+    /// The device lends its own.
+    Lent,
+}
+
+impl Memory {
+    fn buf(self) -> Option<Buf> {
+        match self {
+            Self::Buf(buf) => Some(buf),
+            Self::Lent => None,
+        }
+    }
+}
+
 /// What the engine holds for one command.
 #[derive(Default)]
 struct Held {
@@ -211,7 +228,7 @@ impl Shard {
         let may = !self.admission.is_waiting() && self.admission.may_take(peer, len);
         let memory = may.then(|| self.take_memory(len, lent)).flatten();
         match memory {
-            Some(buf) => self.start_charged(cmd, peer, step, len, buf),
+            Some(memory) => self.start_charged(cmd, peer, step, len, memory),
             None => {
                 self.commands.of(cmd).waiting_since = Some(self.reactor.now());
                 self.admission.wait(peer, len, step);
@@ -227,8 +244,8 @@ impl Shard {
                 continue;
             };
             match self.take_memory(waiting.len, lent) {
-                Some(buf) => {
-                    self.start_charged(cmd, waiting.peer, waiting.step, waiting.len, buf);
+                Some(memory) => {
+                    self.start_charged(cmd, waiting.peer, waiting.step, waiting.len, memory);
                 }
                 None => {
                     self.admission.put_back(waiting);
@@ -240,12 +257,12 @@ impl Shard {
         served
     }
 
-    /// A buffer, or none where the device lends its memory; `None` while the arena has none.
-    fn take_memory(&mut self, len: usize, lent: bool) -> Option<Option<Buf>> {
-        if lent {
-            return Some(None);
+    /// Memory for a step; `None` while the arena has none.
+    fn take_memory(&mut self, len: usize, lent: bool) -> Option<Memory> {
+        match lent {
+            true => Some(Memory::Lent),
+            false => self.reactor.alloc(len).map(Memory::Buf),
         }
-        self.reactor.alloc(len).map(Some)
     }
 
     fn start_charged(
@@ -254,14 +271,14 @@ impl Shard {
         peer: PeerId,
         step: Output,
         len: usize,
-        buf: Option<Buf>,
+        memory: Memory,
     ) {
         self.admission.charge(peer, len);
         let held = self.commands.of(cmd);
         held.charged += len;
         let waited = held.end_wait(self.reactor.now());
         held.waits.buffer_us = held.waits.buffer_us.saturating_add(waited);
-        self.start_step(step, buf);
+        self.start_step(step, memory.buf());
     }
 
     /// What a step needs; `None` if its command is gone.

@@ -18,13 +18,14 @@ fn configuration_mistakes_are_one_line_with_place_key_and_fix_and_exit_code_2() 
     let range =
         format!("{config}:2: memory.arena_mib: 1 is out of range; give a number from 8 to 65536");
     let in_file = format!("[nvmf]\nlisten = [\"{taken}\"]\n");
-    let here = format!("{config}: nvmf.listen: {taken} is in use by {me}");
+    let here = format!("{config}:2: nvmf.listen: {taken} is in use by {me}");
     let driver = "command line: --driver: 'spdk' is not a driver; use auto, uring or epoll";
     let congestion =
-        format!("{config}: nvmf.tcp_congestion: 'nosuch' is not available; use one of ");
-    let scheme =
-        format!("{config}: device[1]: device URI scheme 'spdk' is unknown; use one of: aio, ");
-    let cases: [(&str, &[&str], &[&str]); 10] = [
+        format!("{config}:2: nvmf.tcp_congestion: 'nosuch' is not available; use one of ");
+    let level = format!("{config}:2: log.level: 'engine=loud' is not a log filter");
+    let twice = format!("{config}:3: nvmf.queues_max: is there twice; remove one");
+    let huge = format!("{config}:2: io.slow_io_ms: 99999999999999999999 is out of range; give ");
+    let cases: [(&str, &[&str], &[&str]); 13] = [
         (
             "[nvmf]\ntcp_congestion = \"nosuch\"\n",
             &[],
@@ -38,18 +39,25 @@ fn configuration_mistakes_are_one_line_with_place_key_and_fix_and_exit_code_2() 
                 "reno",
             ],
         ),
-        (
-            "[[device]]\nuri = \"malloc:///m?size_mb=8\"\n[[device]]\nuri = \"spdk:///m\"\n",
-            &[],
-            &[&scheme],
-        ),
         ("[nvmf]\nport = 1\n", &[], &[&unknown, "listen"]),
         ("[memory]\narena_mib = 1\n", &[], &[&range]),
+        ("[nvmf]\nqueues_max = 1\nqueues_max = 1\n", &[], &[&twice]),
+        ("[io]\nslow_io_ms = 99999999999999999999\n", &[], &[&huge]),
+        (
+            "[log]\nlevel = \"engine=loud\"\n",
+            &[],
+            &[&level, "write e.g. info"],
+        ),
         (&in_file, &[], &[&here, "choose another port with --nvmf"]),
         ("", &["--driver", "spdk"], &[driver]),
         ("", &["--grpc", taken], &["--grpc: ", taken, &me, "--grpc"]),
         ("", &["--nvmf", taken], &["--nvmf: ", taken, &me, "--nvmf"]),
         ("", &["--metrics", taken], &["--metrics: ", taken, &me]),
+        (
+            "[nvmf]\nlisten = [\"127.0.0.1:1\",\n",
+            &[],
+            &[config, "see https://toml.io for the syntax"],
+        ),
     ];
     for (text, flags, parts) in cases {
         std::fs::write(config, text).unwrap();
@@ -72,6 +80,72 @@ fn configuration_mistakes_are_one_line_with_place_key_and_fix_and_exit_code_2() 
             assert!(stderr.contains(part), "no '{part}' in {stderr}");
         }
     }
+}
+
+#[test]
+fn a_device_that_cannot_be_meant_stops_the_start() {
+    let dir = directory();
+    let config = dir.path().join("io-engine.toml");
+    let config = config.to_str().unwrap();
+    let state = dir.path().join("state");
+    let good = "[[device]]\nuri = \"malloc:///m?size_mb=8\"\n[[device]]\n";
+    let uuid = "uuid=3fa85f64-5717-4562-b3fc-2c963f66afa6";
+    let cases = [
+        (
+            "uri = \"spdk:///m\"",
+            "4: device[1].uri: device URI scheme 'spdk' is unknown; use one of: aio, ",
+        ),
+        (
+            "share = true\nuri = \"aio:///x?bogus=1\"",
+            "5: device[1].uri: device URI 'aio:///x': parameter 'bogus' is unknown; remove it",
+        ),
+        (
+            "uri = \"null:///n?size_mb=lots\"",
+            "4: device[1].uri: device URI 'null:///n': parameter 'size_mb' is 'lots', must be a plain decimal number",
+        ),
+        (
+            "uri = \"null:///m?size_mb=8\"",
+            "4: device[1].uri: device[0] is called 'm' already; remove one",
+        ),
+        (
+            "uri = \"malloc:///m?size_mb=8\"",
+            "4: device[1].uri: device[0] is called 'm' already; remove one",
+        ),
+        (
+            &format!("uri = \"aio:///x?{uuid}\"\n[[device]]\nuri = \"aio:///y?{uuid}\""),
+            "6: device[2].uri: device[1] has this uuid already; give one of them another",
+        ),
+        (
+            "uri = \"aio:///x\"\nshare = true\nallowed_hosts = [\n\"nqn.2014-08.org.example:h\",\n\"me\"]",
+            "8: device[1].allowed_hosts[1]: allowed host 'me' is not an NQN; write e.g. nqn.",
+        ),
+    ];
+    for (text, expected) in cases {
+        std::fs::write(config, format!("{good}{text}\n")).unwrap();
+        let (code, stderr) = Setup::new(&state)
+            .with(&["--config", config])
+            .with(&["--grpc", "127.0.0.1:0", "--nvmf", "127.0.0.1:0"])
+            .refused();
+        assert_eq!(code, Some(2), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        let expected = format!("io-engine: {config}:{expected}");
+        assert!(stderr.starts_with(&expected), "no '{expected}' in {stderr}");
+    }
+    assert!(!state.exists(), "nothing was started");
+}
+
+#[test]
+fn a_declared_device_that_is_not_there_is_told_and_holds_up_nothing() {
+    let dir = directory();
+    let config = dir.path().join("io-engine.toml");
+    let text =
+        "[[device]]\nuri = \"aio:///no/such/file\"\n[[device]]\nuri = \"malloc:///m?size_mb=8\"\n";
+    std::fs::write(&config, text).unwrap();
+    let daemon = Setup::new(&dir.path().join("state"))
+        .with(&["--config", config.to_str().unwrap()])
+        .start();
+    assert_eq!(daemon.bdevs().len(), 1);
+    assert_eq!(daemon.stop(), Some(0));
 }
 
 #[test]
