@@ -1,7 +1,10 @@
 //! The suite every block device passes: [`run_device`].
 
+use std::sync::Arc;
+
 use sdk::block::{DeviceDriver, Geometry, IoError, IoResult, Op, OpenError, Support};
 use sdk::buf::Payload;
+use sdk::services::Services;
 use sdk::uri::{DeviceUri, UriError};
 use units::{BlockRange, Blocks};
 
@@ -9,6 +12,7 @@ use crate::host::{Driven, TestHost};
 use crate::model;
 use crate::random::Random;
 use crate::rig::{Rig, open, open_queue};
+use crate::services::TestServices;
 
 /// A way to change the size of the device a URI names: does what has to be done outside to bring about the given size,
 /// and returns what [`sdk::block::Device::resize`] is to be called with.
@@ -31,6 +35,8 @@ pub struct Options {
     pub seed: Option<u64>,
     /// What drives the queue.
     pub host: Box<dyn Fn() -> Box<dyn Driven>>,
+    /// What the driver opens devices with.
+    pub services: Box<dyn Fn() -> Arc<dyn Services>>,
 }
 
 impl Default for Options {
@@ -42,6 +48,7 @@ impl Default for Options {
             bad_uris: Vec::new(),
             seed: None,
             host: Box::new(|| Box::new(TestHost::new())),
+            services: Box::new(|| TestServices::new(Vec::new())),
         }
     }
 }
@@ -54,7 +61,7 @@ impl Default for Options {
 pub fn run_device(make: &dyn Fn() -> (Box<dyn DeviceDriver>, String), options: &Options) {
     let rig = || {
         let (driver, uri) = make();
-        Rig::new(driver, uri, (options.host)())
+        Rig::new(driver, uri, (options.host)(), (options.services)())
     };
     geometry_is_sane(rig());
     never_written_blocks_can_be_read(rig());
@@ -78,6 +85,26 @@ pub fn run_device(make: &dyn Fn() -> (Box<dyn DeviceDriver>, String), options: &
     if let Some(resize) = &options.resize {
         size_changes_are_followed(rig(), resize, options.discards_data);
     }
+}
+
+/// As [`run_device`], with the failure as text.
+///
+/// # Errors
+/// What the check that failed said.
+pub fn try_device(
+    make: &dyn Fn() -> (Box<dyn DeviceDriver>, String),
+    options: &Options,
+) -> Result<(), String> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let run = std::panic::AssertUnwindSafe(|| run_device(make, options));
+    let outcome = std::panic::catch_unwind(run);
+    std::panic::set_hook(hook);
+    outcome.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        text.unwrap_or("a check failed without a word").to_owned()
+    })
 }
 
 /// Contents that differ from block to block and from round to round.
@@ -327,7 +354,7 @@ fn a_second_open_is_refused(rig: Rig, aliases: &Aliases) {
     uris.push(rig.uri.clone());
     for uri in uris {
         let parsed = DeviceUri::parse(&uri).expect("a URI");
-        match rig.driver.open(parsed) {
+        match rig.driver.open_with(parsed, &rig.services) {
             Err(OpenError::InUse { holder, .. }) => {
                 let pid = std::process::id().to_string();
                 assert!(holder.contains(&pid), "the holder is not named: {holder}");
@@ -343,6 +370,7 @@ fn a_closed_device_opens_again(rig: Rig) {
     let uri = rig.uri.clone();
     let Rig {
         driver,
+        services,
         device,
         mut queue,
         mut host,
@@ -352,14 +380,14 @@ fn a_closed_device_opens_again(rig: Rig) {
     drop(queue);
     drop(device);
     drop(host);
-    drop(open(&*driver, &uri));
+    drop(open(&*driver, &uri, &services));
 }
 
 fn unknown_parameters_are_refused_by_name(rig: Rig) {
     let joint = if rig.uri.contains('?') { '&' } else { '?' };
     let uri = format!("{}{joint}no_such_parameter=1", rig.uri);
-    let Rig { driver, .. } = rig;
-    match driver.open(DeviceUri::parse(&uri).expect("a URI")) {
+    let parsed = DeviceUri::parse(&uri).expect("a URI");
+    match rig.driver.open_with(parsed, &rig.services) {
         Err(OpenError::Uri(UriError::UnknownParameter { name, .. })) => {
             assert_eq!(name, "no_such_parameter");
         }
@@ -372,7 +400,7 @@ fn bad_uris_are_refused(rig: Rig, bad: &[String]) {
     for uri in bad {
         let parsed = DeviceUri::parse(uri).expect("a URI");
         let checked = rig.driver.check(parsed.clone());
-        match rig.driver.open(parsed) {
+        match rig.driver.open_with(parsed, &rig.services) {
             Err(OpenError::Uri(error)) if checked.is_err() => {
                 assert_eq!(checked, Err(error), "{uri}: checking and opening it differ");
             }

@@ -32,6 +32,11 @@ pub trait Driven {
 
     /// Waits for the next file completion of [`Driven::owner`]; `None` if none can come or none came in a long time.
     fn next_file_done(&mut self) -> Option<FileDone>;
+
+    /// Lets time pass until `at`, which a queue waits for.
+    fn wait_until(&mut self, at: Instant) {
+        std::thread::sleep(at.saturating_duration_since(Instant::now()));
+    }
 }
 
 /// The test reactor.
@@ -228,6 +233,10 @@ impl Driven for TestHost {
 
     fn next_file_done(&mut self) -> Option<FileDone> {
         self.poll_file_done().map(|(_, done)| done)
+    }
+
+    fn wait_until(&mut self, at: Instant) {
+        self.now = self.now.max(at);
     }
 }
 

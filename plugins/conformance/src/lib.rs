@@ -17,5 +17,6 @@ pub mod host;
 mod model;
 pub mod random;
 mod rig;
+pub mod services;
 
-pub use device::{Aliases, Options, Resize, run_device};
+pub use device::{Aliases, Options, Resize, run_device, try_device};

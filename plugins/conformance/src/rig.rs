@@ -1,11 +1,13 @@
 //! An open device with its queue and a host, and the checks that hold for every operation.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use sdk::block::{
     Capabilities, Device, DeviceDriver, Geometry, IoResult, IoTag, Op, Queue, Submitted,
 };
 use sdk::buf::Buf;
+use sdk::services::Services;
 use sdk::uri::DeviceUri;
 use units::BlockRange;
 
@@ -14,6 +16,7 @@ use crate::host::Driven;
 /// A device under test.
 pub(crate) struct Rig {
     pub(crate) driver: Box<dyn DeviceDriver>,
+    pub(crate) services: Arc<dyn Services>,
     pub(crate) uri: String,
     pub(crate) device: Box<dyn Device>,
     pub(crate) queue: Box<dyn Queue>,
@@ -29,13 +32,15 @@ impl Rig {
         driver: Box<dyn DeviceDriver>,
         uri: String,
         mut host: Box<dyn Driven>,
+        services: Arc<dyn Services>,
     ) -> Self {
-        let mut device = open(&*driver, &uri);
+        let mut device = open(&*driver, &uri, &services);
         let queue = open_queue(&mut *device, &mut *host);
         let geometry = device.geometry();
         let capabilities = device.capabilities();
         Self {
             driver,
+            services,
             uri,
             device,
             queue,
@@ -87,10 +92,14 @@ impl Rig {
                 assert!(known.is_some(), "tag {tag} completed twice, or never began");
                 return (tag, result);
             }
-            let Some(done) = self.host.next_file_done() else {
+            if let Some(done) = self.host.next_file_done() {
+                self.queue.handle_file_done(self.host.host(), done);
+            } else if let Some(at) = self.queue.poll_timeout() {
+                self.host.wait_until(at);
+                self.queue.handle_timeout(self.host.host());
+            } else {
                 panic!("operations that never complete: {:?}", self.in_flight);
-            };
-            self.queue.handle_file_done(self.host.host(), done);
+            }
         }
     }
 
@@ -150,12 +159,16 @@ impl Rig {
     }
 }
 
-pub(crate) fn open(driver: &dyn DeviceDriver, uri: &str) -> Box<dyn Device> {
+pub(crate) fn open(
+    driver: &dyn DeviceDriver,
+    uri: &str,
+    services: &Arc<dyn Services>,
+) -> Box<dyn Device> {
     let parsed = DeviceUri::parse(uri).expect("the URI under test is a URI");
     let checked = driver.check(parsed.clone());
     assert_eq!(checked, Ok(()), "{uri} is refused before it is opened");
     driver
-        .open(parsed)
+        .open_with(parsed, services)
         .unwrap_or_else(|error| panic!("{uri} does not open: {error}"))
 }
 

@@ -22,6 +22,14 @@ mod params;
 mod ram;
 
 use sdk::block::DeviceDriver;
+use sdk::plugin::Plugin;
+
+/// This plugin.
+pub const PLUGIN: Plugin = Plugin {
+    serves: "malloc,null",
+    devices: Some(drivers),
+    ..Plugin::new("device-mem", env!("CARGO_PKG_VERSION"), "io-engine")
+};
 
 /// The drivers of this plugin: `malloc` and `null`.
 pub fn drivers() -> Vec<Box<dyn DeviceDriver>> {

@@ -17,6 +17,7 @@ use rustix::fs::{FileType, FlockOperation, Mode, OFlags, Stat, flock, fstat, ope
 use rustix::io::Errno;
 use sdk::block::OpenError;
 
+use crate::file::State;
 use crate::holder;
 use crate::limits::{ORPHANED_LOCK_MAX, ORPHANED_LOCK_PAUSE, PASSING_CLAIM_MAX};
 use crate::loops;
@@ -42,7 +43,7 @@ pub(crate) struct Claimed {
 }
 
 /// Opens and claims `path`.
-pub(crate) fn claim(path: &str) -> Result<Claimed, OpenError> {
+pub(crate) fn claim(path: &str, state: &State) -> Result<Claimed, OpenError> {
     // Looked at first: opening a FIFO would wait for its other end.
     let named = stat(path).map_err(|errno| refusal(path, errno))?;
     let kind = kind_of(path, &named)?;
@@ -75,7 +76,7 @@ pub(crate) fn claim(path: &str) -> Result<Claimed, OpenError> {
     lock(path, &file, &stat)?;
     let backing = match kind {
         Kind::File => None,
-        Kind::BlockDevice => loops::claim_backing(path, &stat)?,
+        Kind::BlockDevice => loops::claim_backing(path, &stat, state)?,
     };
     Ok(Claimed {
         file,

@@ -9,6 +9,7 @@ use sdk::block::{
     Capabilities, Device, DeviceDriver, Geometry, IoError, OpenError, Queue, QueueSeed, Support,
 };
 use sdk::host::{Host, HostError, OwnerId};
+use sdk::services::{Level, Services};
 use sdk::uri::{DeviceUri, UriError};
 use units::Blocks;
 
@@ -30,47 +31,70 @@ impl DeviceDriver for FileDriver {
     }
 
     fn open(&self, uri: DeviceUri) -> Result<Box<dyn Device>, OpenError> {
-        let product_name = match uri.scheme() {
-            "aio" => "AIO disk",
-            _ => "URING bdev",
-        };
-        let params = Params::take(uri)?;
-        let claimed = claim(&params.path)?;
-        if probe::is_read_only(&claimed) {
-            let reason = "is read-only; make it writable with blockdev --setrw";
-            return Err(unsuitable(&params.path, reason));
-        }
-        let geometry = probe::geometry(&params.path, &claimed, params.block_size)?;
-        let direct = match probe::check_direct(&claimed, geometry.block_size) {
-            Ok(()) => true,
-            Err(reason) => {
-                tracing::warn!(path = %params.path, reason, "served without O_DIRECT");
-                if claimed.direct {
-                    probe::clear_direct(&params.path, &claimed.file)?;
-                }
-                false
-            }
-        };
-        let (write_zeroes, discard) = probe::clearing(&claimed, geometry);
-        Ok(Box::new(FileDisk {
-            path: params.path,
-            product_name,
-            file: claimed.file,
-            _backing: claimed.backing,
-            kind: claimed.kind,
-            geometry,
-            uuid: params.uuid,
-            capabilities: Capabilities {
-                write_zeroes,
-                discard,
-                volatile_cache: true,
-                lends_reads: false,
-                atomic_blocks: 1,
-                direct: Some(direct),
-            },
-            state: Arc::default(),
-        }))
+        open(uri, State::default())
     }
+
+    fn open_with(
+        &self,
+        uri: DeviceUri,
+        services: &Arc<dyn Services>,
+    ) -> Result<Box<dyn Device>, OpenError> {
+        let services = Some(services.clone());
+        open(
+            uri,
+            State {
+                services,
+                ..State::default()
+            },
+        )
+    }
+}
+
+fn open(uri: DeviceUri, state: State) -> Result<Box<dyn Device>, OpenError> {
+    let product_name = match uri.scheme() {
+        "aio" => "AIO disk",
+        _ => "URING bdev",
+    };
+    let params = Params::take(uri)?;
+    let claimed = claim(&params.path, &state)?;
+    if probe::is_read_only(&claimed) {
+        let reason = "is read-only; make it writable with blockdev --setrw";
+        return Err(unsuitable(&params.path, reason));
+    }
+    let geometry = probe::geometry(&params.path, &claimed, params.block_size)?;
+    let direct = match probe::check_direct(&claimed, geometry.block_size) {
+        Ok(()) => true,
+        Err(reason) => {
+            let path = &params.path;
+            state.log(
+                Level::Warn,
+                &format!("{path}: served without O_DIRECT: {reason}"),
+            );
+            if claimed.direct {
+                probe::clear_direct(&params.path, &claimed.file)?;
+            }
+            false
+        }
+    };
+    let (write_zeroes, discard) = probe::clearing(&claimed, geometry);
+    Ok(Box::new(FileDisk {
+        path: params.path,
+        product_name,
+        file: claimed.file,
+        _backing: claimed.backing,
+        kind: claimed.kind,
+        geometry,
+        uuid: params.uuid,
+        capabilities: Capabilities {
+            write_zeroes,
+            discard,
+            volatile_cache: true,
+            lends_reads: false,
+            atomic_blocks: 1,
+            direct: Some(direct),
+        },
+        state: Arc::new(state),
+    }))
 }
 
 /// What a device and its queue share.
@@ -81,11 +105,19 @@ pub(crate) struct State {
     queue_open: AtomicBool,
     /// The log tells of [`Device::warning`] already.
     warned: AtomicBool,
+    /// Where its log lines go; nowhere for a device opened without an engine.
+    services: Option<Arc<dyn Services>>,
 }
 
 impl State {
     pub(crate) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn log(&self, level: Level, line: &str) {
+        if let Some(services) = &self.services {
+            services.log(level, line);
+        }
     }
 
     pub(crate) fn set_lost(&self) {
@@ -190,7 +222,7 @@ impl Device for FileDisk {
             self.path
         );
         if !self.state.warned.swap(true, Ordering::Relaxed) {
-            tracing::warn!(path = %self.path, "{warning}");
+            self.state.log(Level::Warn, &warning);
         }
         Some(warning)
     }

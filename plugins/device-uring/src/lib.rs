@@ -25,6 +25,14 @@ mod probe;
 mod queue;
 
 use sdk::block::DeviceDriver;
+use sdk::plugin::Plugin;
+
+/// This plugin.
+pub const PLUGIN: Plugin = Plugin {
+    serves: "aio,uring",
+    devices: Some(drivers),
+    ..Plugin::new("device-uring", env!("CARGO_PKG_VERSION"), "io-engine")
+};
 
 /// The drivers of this plugin: one for `aio` and `uring`.
 pub fn drivers() -> Vec<Box<dyn DeviceDriver>> {

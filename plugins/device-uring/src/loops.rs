@@ -12,8 +12,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags, Stat, flock, major, minor, open, stat};
 use rustix::io::Errno;
 use sdk::block::OpenError;
+use sdk::services::Level;
 
 use crate::claim::Patience;
+use crate::file::State;
 use crate::holder;
 
 /// Refuses what a loop device stands on; `numbers` are the disk's own number and those it shares blocks with, empty for
@@ -42,7 +44,11 @@ pub(crate) fn refuse_backing(path: &str, facts: &Stat, numbers: &[u64]) -> Resul
 /// Claims what the loop device of `facts` stands on, so that no engine serves it beside the loop device; `None` if it is
 /// no loop device, or what it stands on cannot be reached. The claim is shared: two partitions of one loop device stand
 /// on the same file, and `O_EXCL` keeps those apart.
-pub(crate) fn claim_backing(path: &str, facts: &Stat) -> Result<Option<File>, OpenError> {
+pub(crate) fn claim_backing(
+    path: &str,
+    facts: &Stat,
+    state: &State,
+) -> Result<Option<File>, OpenError> {
     let (major, minor) = (major(facts.st_rdev), minor(facts.st_rdev));
     let place = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
     // The loop device itself, or one level up from its partition.
@@ -51,7 +57,12 @@ pub(crate) fn claim_backing(path: &str, facts: &Stat) -> Result<Option<File>, Op
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let Ok(file) = open(&below, flags, Mode::empty()).map(File::from) else {
         let below = below.display();
-        tracing::warn!(path, backing = %below, "cannot see whether the file below this loop device is in use");
+        state.log(
+            Level::Warn,
+            &format!(
+                "{path}: cannot see whether {below}, the file below this loop device, is in use"
+            ),
+        );
         return Ok(None);
     };
     let patience = Patience::new();

@@ -20,6 +20,7 @@ use std::mem;
 use sdk::block::{Geometry, IoError, IoResult, IoTag, Op, Queue, Submitted};
 use sdk::buf::Payload;
 use sdk::host::{FileDone, FileError, FileId, FileOp, Host};
+use sdk::services::Level;
 use units::BlockRange;
 
 use crate::claim::Kind;
@@ -184,11 +185,12 @@ impl FileQueue {
     fn lose(&mut self, what: &'static str, error: FileError) {
         if !self.place.state().is_lost() {
             self.place.state().set_lost();
-            tracing::error!(
-                path = %self.config.path,
-                what,
-                %error,
-                "written data may be lost; the device is offline until it is opened again (bdev rescan)"
+            let path = &self.config.path;
+            self.place.state().log(
+                Level::Error,
+                &format!(
+                    "{path}: {what}: {error}: written data may be lost; the device is offline until it is opened again (bdev rescan)"
+                ),
             );
         }
     }
@@ -198,7 +200,12 @@ impl FileQueue {
         if self.error_lines < ERROR_LINES_MAX {
             self.error_lines += 1;
             let last = self.error_lines == ERROR_LINES_MAX;
-            tracing::warn!(path = %self.config.path, what, blocks = %range, %error, last, "I/O error");
+            let (path, last) = (
+                &self.config.path,
+                if last { " (no more are logged)" } else { "" },
+            );
+            let line = format!("{path}: {what} of blocks {range}: {error}{last}");
+            self.place.state().log(Level::Warn, &line);
         }
     }
 

@@ -11,11 +11,14 @@
 //! Errors are semantic, never errno.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
 
 use units::{BlockRange, BlockSize, Blocks};
 
 use crate::buf::{Buf, Payload};
 use crate::host::{FileDone, Host, OwnerId};
+use crate::services::Services;
 use crate::uri::{DeviceUri, UriError};
 
 /// Size of a device.
@@ -60,6 +63,17 @@ pub struct Capabilities {
     pub atomic_blocks: u32,
     /// Whether `O_DIRECT` is in use, or `None` where the question makes no sense.
     pub direct: Option<bool>,
+}
+
+/// A run of blocks with one status.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Extent {
+    /// How long it is.
+    pub blocks: Blocks,
+    /// Whether space is taken for it.
+    pub allocated: bool,
+    /// Whether it is known to read as zeroes.
+    pub zero: bool,
 }
 
 /// An operation on a device.
@@ -239,6 +253,20 @@ pub trait DeviceDriver: Send + Sync {
     /// # Errors
     /// Any [`OpenError`].
     fn open(&self, uri: DeviceUri) -> Result<Box<dyn Device>, OpenError>;
+
+    /// Opens the device `uri` names with what the engine lends. The engine calls this one; a driver that needs nothing
+    /// lent leaves it alone. One that stands on other devices opens them here and refuses in [`DeviceDriver::open`].
+    ///
+    /// # Errors
+    /// Any [`OpenError`].
+    fn open_with(
+        &self,
+        uri: DeviceUri,
+        services: &Arc<dyn Services>,
+    ) -> Result<Box<dyn Device>, OpenError> {
+        let _ = services;
+        self.open(uri)
+    }
 }
 
 /// An open device. Dropping it releases the claim.
@@ -249,7 +277,7 @@ pub trait Device: Send + Sync {
     fn name(&self) -> &str;
 
     /// What it is, for humans: `RAM disk`, `File through io_uring`, ...
-    fn product_name(&self) -> &'static str;
+    fn product_name(&self) -> &str;
 
     /// Size now.
     fn geometry(&self) -> Geometry;
@@ -275,6 +303,18 @@ pub trait Device: Send + Sync {
     /// be read.
     fn resize(&mut self, blocks: Option<Blocks>) -> Result<Geometry, OpenError>;
 
+    /// Obeys an operator's command, a line of the device's own language, and answers with text. What it changes takes
+    /// effect for operations submitted after it returned.
+    ///
+    /// # Errors
+    /// [`OpenError::Unsuitable`] for a device without commands and for a command it does not know.
+    fn handle_command(&mut self, command: &str) -> Result<String, OpenError> {
+        Err(OpenError::Unsuitable {
+            what: format!("{} '{command}'", self.name()),
+            reason: "the device takes no commands".to_owned(),
+        })
+    }
+
     /// What an operator should know about the device although it works (`its file was deleted`), as one sentence with
     /// the fix. Asked for every now and then; it may look at the medium's facts, not at its data.
     fn warning(&self) -> Option<String> {
@@ -293,6 +333,11 @@ pub trait QueueSeed: Send {
         host: &mut dyn Host,
         owner: OwnerId,
     ) -> Result<Box<dyn Queue>, IoError>;
+
+    /// Whether its queue will ever answer [`Queue::is_polled`] with `true`.
+    fn may_be_polled(&self) -> bool {
+        false
+    }
 }
 
 /// The I/O side of a device on one reactor.
@@ -308,6 +353,41 @@ pub trait Queue {
 
     /// The next finished operation that was [`Submitted::Pending`].
     fn poll_completion(&mut self) -> Option<(IoTag, IoResult)>;
+
+    /// Another thread called for this queue, by the [`Waker`](crate::host::Waker) it got from its host.
+    fn handle_wake(&mut self, host: &mut dyn Host) {
+        let _ = host;
+    }
+
+    /// Whether [`Queue::handle_turn`] is to be called each turn while operations are in flight.
+    fn is_polled(&self) -> bool {
+        false
+    }
+
+    /// A turn of the reactor, for a queue that has to look for its completions. `true`: it is busy, and the reactor comes
+    /// again without sleeping.
+    fn handle_turn(&mut self, host: &mut dyn Host) -> bool {
+        let _ = host;
+        false
+    }
+
+    /// When [`Queue::handle_timeout`] wants to be called next; asked for after each other call.
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+
+    /// The time of [`Queue::poll_timeout`] has come.
+    fn handle_timeout(&mut self, host: &mut dyn Host) {
+        let _ = host;
+    }
+
+    /// Which parts of `range`, which is not empty, hold data, as far as it can be told without waiting: extents in order
+    /// from its first block, at least one, at most the range. `None` if the device cannot tell; all of it is then taken
+    /// for data.
+    fn extents(&mut self, range: BlockRange) -> Option<Vec<Extent>> {
+        let _ = range;
+        None
+    }
 
     /// The device has this size from here on.
     fn set_geometry(&mut self, geometry: Geometry);

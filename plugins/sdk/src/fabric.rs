@@ -6,12 +6,15 @@
 
 use std::any::Any;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nvme_spec::{Cqe, Sqe};
 
+use crate::block::OpenError;
 use crate::buf::{Buf, Payload};
 use crate::host::{Host, StreamId};
+use crate::services::Services;
 
 /// A connection, which is one queue pair: dense slot in the low, generation in the high half.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -79,6 +82,43 @@ pub struct Attached {
     pub local: SocketAddr,
     /// The host's end.
     pub peer: SocketAddr,
+}
+
+/// Limits of a transport on one reactor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FabricSettings {
+    /// Connections at once; one more is closed as it is accepted.
+    pub connections_max: u32,
+    /// In-capsule data of I/O queues, in bytes: 0 to 64 KiB.
+    pub in_capsule_bytes: u32,
+    /// Largest data transfer of one command in bytes: 4 KiB to 1 MiB.
+    pub transfer_bytes_max: u32,
+    /// Entries of the largest submission queue.
+    pub queue_depth: u32,
+    /// Whether header digests are granted to hosts that ask, where the transport has them.
+    pub header_digest: bool,
+    /// Whether data digests are granted to hosts that ask, where the transport has them.
+    pub data_digest: bool,
+    /// Time from accept to the end of Fabrics Connect; up to 49 days, in whole milliseconds.
+    pub handshake_timeout: Duration,
+    /// Time a host may go without sending what it owes or reading what it asked for; up to 49 days, in whole milliseconds.
+    pub progress_timeout: Duration,
+}
+
+/// A kind of transport.
+pub trait FabricDriver: Send + Sync {
+    /// Its name, e.g. `tcp`.
+    fn name(&self) -> &str;
+
+    /// Makes its part for one reactor, on the reactor's thread.
+    ///
+    /// # Errors
+    /// [`OpenError::Unsuitable`] for settings it cannot serve.
+    fn open(
+        &self,
+        settings: &FabricSettings,
+        services: &Arc<dyn Services>,
+    ) -> Result<Box<dyn Fabric>, OpenError>;
 }
 
 /// One transport on one reactor.

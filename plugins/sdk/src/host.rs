@@ -6,9 +6,13 @@
 use std::fmt;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::buf::Buf;
+
+/// What a host without sockets answers.
+const EOPNOTSUPP: i32 = 95;
 
 /// Who is told about a file operation's completion: a number the engine gave when it opened the object.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -22,6 +26,39 @@ pub struct FileId(pub u32);
 /// stream never reaches its successor.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct StreamId(pub u64);
+
+/// A listening socket lent to a reactor.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ListenerId(pub u32);
+
+/// Calls for an object on its reactor, from any thread; cheap to clone.
+#[derive(Clone)]
+pub struct Waker(Arc<dyn Wake>);
+
+/// What stands behind a [`Waker`].
+pub trait Wake: Send + Sync {
+    /// Has the object's `handle_wake` called on its reactor, soon and at least once; returns at once. Does nothing once
+    /// the object is closed.
+    fn wake(&self);
+}
+
+impl Waker {
+    /// A waker over `wake`.
+    pub fn new(wake: Arc<dyn Wake>) -> Self {
+        Self(wake)
+    }
+
+    /// See [`Wake::wake`].
+    pub fn wake(&self) {
+        self.0.wake();
+    }
+}
+
+impl fmt::Debug for Waker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Waker(..)")
+    }
+}
 
 /// A file operation. Offsets and lengths are bytes; alignment for `O_DIRECT` files is the caller's duty.
 #[derive(Debug)]
@@ -193,4 +230,25 @@ pub trait Host {
     /// # Errors
     /// [`HostError::TooMany`] when the stream table is full.
     fn attach_stream(&mut self, fd: OwnedFd) -> Result<StreamId, HostError>;
+
+    /// Lends a listening socket, TCP or Unix; `owner` is told of its connections.
+    ///
+    /// # Errors
+    /// [`HostError::TooMany`] when the listener table is full; [`HostError::System`] with `EOPNOTSUPP` from a host that
+    /// has no sockets.
+    fn adopt_listener(&mut self, fd: OwnedFd, owner: OwnerId) -> Result<ListenerId, HostError> {
+        let _ = (fd, owner);
+        Err(HostError::System(EOPNOTSUPP))
+    }
+
+    /// Closes a listener.
+    fn close_listener(&mut self, listener: ListenerId) {
+        let _ = listener;
+    }
+
+    /// A way for other threads to call for the object `owner`; `None` from a host that is alone on its thread.
+    fn waker(&mut self, owner: OwnerId) -> Option<Waker> {
+        let _ = owner;
+        None
+    }
 }

@@ -1,8 +1,9 @@
 //! What a plugin author sees: the contracts of devices and fabrics, and the operations a reactor lends.
 //!
-//! A plugin implements [`block::DeviceDriver`] (block devices by URI scheme) or [`fabric::Fabric`] (an NVMe-oF
-//! transport). It owns no thread and makes no blocking call on the data path: files, sockets, buffers and time are lent
-//! by the reactor that runs it, through [`host::Host`].
+//! A plugin implements [`block::DeviceDriver`] (block devices by URI scheme), [`fabric::Fabric`] (an NVMe-oF transport)
+//! or [`export::ExportDriver`] (another protocol over the engine's devices). It owns no thread and makes no blocking call on the data path: files, sockets, buffers and time are lent
+//! by the reactor that runs it, through [`host::Host`]; other devices, a store, counters and the log by the engine, through
+//! [`services::Services`].
 //!
 //! Invariants every implementation may rely on and must keep:
 //! - An object is used by one reactor only; nothing here is called concurrently.
@@ -10,10 +11,17 @@
 //! - Submission never blocks; each submitted operation completes exactly once.
 //! - No value a device, a file or a peer may hold makes an implementation panic.
 
+pub use abi;
+pub use units;
+
 pub mod block;
+pub mod bridge;
 pub mod buf;
+pub mod export;
 pub mod fabric;
 pub mod host;
 pub mod memory;
+pub mod plugin;
+pub mod services;
 pub mod text;
 pub mod uri;

@@ -48,6 +48,11 @@ pub enum UriError {
         /// What it must be.
         expected: &'static str,
     },
+    /// What a driver of another build said.
+    Foreign {
+        /// Its words.
+        text: String,
+    },
 }
 
 impl fmt::Display for UriError {
@@ -77,6 +82,7 @@ impl fmt::Display for UriError {
                     "device URI '{uri}': parameter '{name}' is '{value}', must be {expected}"
                 )
             }
+            Self::Foreign { text } => f.write_str(text),
         }
     }
 }

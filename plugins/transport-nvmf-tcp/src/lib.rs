@@ -16,11 +16,13 @@
 //! Follows the NVM Express TCP Transport Specification 1.0c.
 
 mod connection;
+mod driver;
 mod ending;
 mod fabric;
 pub mod limits;
 mod transmit;
 
+pub use driver::PLUGIN;
 pub use fabric::TcpFabric;
 
 use std::time::Duration;

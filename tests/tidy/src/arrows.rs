@@ -1,7 +1,7 @@
-//! Who may depend on whom: `wire ← core ← io ← edge`, and `plugins/sdk ← every plugin`.
+//! Who may depend on whom: `wire ← core ← io ← edge`, and `plugins/abi ← plugins/sdk ← every plugin`.
 //!
 //! Decides: the room of a crate by the directory it lies in, and whether an arrow between rooms is drawn. Third-party
-//! crates are free in `io`, `edge` and the plugins; in `wire`, `core` and `plugins/sdk` each needs an entry here with a reason.
+//! crates are free in `io`, `edge` and the plugins; in `wire`, `core`, `plugins/abi` and `plugins/sdk` each needs an entry here with a reason.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -22,12 +22,16 @@ pub enum Room {
     Io,
     /// `io-engine/edge/`.
     Edge,
+    /// `plugins/abi`, the tables that cross between engine and plugin.
+    Abi,
     /// `plugins/sdk`, which holds the contract between plugins and the engine.
     Sdk,
     /// `plugins/conformance`, the kit every plugin is tested with.
     Conformance,
     /// Any other directory in `plugins/`.
     Plugin,
+    /// `dylib/` beside a plugin: the plugin as a file to be loaded.
+    Loadable,
     /// `format` and `core` of a plugin in `plugins/<plugin>/`: what it decides, without effects.
     PluginCore,
     /// `tests/` and `xtask/`, which may use everything.
@@ -42,6 +46,8 @@ impl Room {
             return Some(Self::PluginCore);
         }
         match (parts.next()?, parts.next()) {
+            ("plugins", Some(_)) if parts.next() == Some("dylib") => Some(Self::Loadable),
+            ("plugins", Some("abi")) => Some(Self::Abi),
             ("proto", None) => Some(Self::Proto),
             ("xtask", None) | ("tests", Some(_)) => Some(Self::Tools),
             ("plugins", Some("sdk")) => Some(Self::Sdk),
@@ -57,35 +63,43 @@ impl Room {
 
     /// Whether code of this room may use code of `other`.
     pub fn may_use(self, other: Self) -> bool {
-        use Room::{Conformance, Core, Edge, Io, Plugin, PluginCore, Proto, Sdk, Tools, Wire};
+        use Room::{
+            Abi, Conformance, Core, Edge, Io, Loadable, Plugin, PluginCore, Proto, Sdk, Tools, Wire,
+        };
         match self {
-            Proto => false,
+            Proto | Abi => false,
             Wire => other == Wire,
             Core => matches!(other, Wire | Core),
-            Sdk => other == Wire,
+            Sdk => matches!(other, Wire | Abi),
             Conformance => matches!(other, Wire | Core | Sdk),
             Plugin => matches!(other, Wire | Core | Sdk | PluginCore),
             PluginCore => matches!(other, Wire | PluginCore),
-            Io => matches!(other, Wire | Core | Sdk | Io),
-            Edge => other != Tools && other != Conformance,
+            Loadable => matches!(other, Sdk | Plugin),
+            Io => matches!(other, Wire | Core | Abi | Sdk | Io),
+            // The program runs the kit on plugins of others; what is loaded is nobody's dependency.
+            Edge => !matches!(other, Tools | Loadable),
             Tools => true,
         }
     }
 
-    /// Whether tests of this room may use code of `other`: what its code may use, and two things more.
+    /// Whether tests of this room may use code of `other`: what its code may use, and three things more.
     pub fn tests_may_use(self, other: Self) -> bool {
         match other {
             // Every kind of plugin proves itself with the kit, wherever it is tested from.
             Self::Conformance => matches!(self, Self::Plugin | Self::Io | Self::Edge),
-            // The block layer and the reactor are tested with the devices that will stand behind them.
-            Self::Plugin if self == Self::Io => true,
+            // The block layer and the reactor are tested with the devices that will stand behind them, a device that
+            // stands on others with those others.
+            Self::Plugin if matches!(self, Self::Io | Self::Plugin) => true,
             _ => self.may_use(other),
         }
     }
 
     /// Whether third-party crates in this room need an entry in [`THIRD_PARTY`].
     pub fn is_guarded(self) -> bool {
-        matches!(self, Self::Wire | Self::Core | Self::Sdk | Self::PluginCore)
+        matches!(
+            self,
+            Self::Wire | Self::Core | Self::Abi | Self::Sdk | Self::PluginCore
+        )
     }
 }
 

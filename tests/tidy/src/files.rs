@@ -27,6 +27,22 @@ pub const UNSAFE_PLACES: &[(&str, &str)] = &[
         "buffers cross the line between engine and plugin",
     ),
     (
+        "plugins/abi/src/",
+        "declares functions that may only be called as the contract says; calls none",
+    ),
+    (
+        "plugins/sdk/src/bridge/",
+        "makes tables out of traits and traits out of tables",
+    ),
+    (
+        "plugins/sdk/src/plugin.rs",
+        "the macro that exports a plugin's entry",
+    ),
+    (
+        "io-engine/io/plugin-host/src/load.rs",
+        "loads files and calls their entry",
+    ),
+    (
         "plugins/sdk/src/buf/chunk.rs",
         "maps the areas devices lend from (docs/adr/0003)",
     ),

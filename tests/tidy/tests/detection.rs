@@ -39,13 +39,19 @@ fn an_arrow_not_drawn_is_found() {
         ("io-engine/io/block", "plugins/device-mem"),
         ("plugins/device-mem", "io-engine/io/reactor"),
         ("plugins/device-mem", "plugins/device-uring"),
+        ("plugins/device-fault", "plugins/device-mem"),
         ("plugins/sdk", "io-engine/core/target"),
+        ("plugins/abi", "io-engine/wire/units"),
+        ("plugins/device-mem", "plugins/abi"),
+        ("plugins/device-mem/dylib", "io-engine/io/reactor"),
+        ("io-engine/edge/engine", "plugins/device-mem/dylib"),
+        ("io-engine/wire/units", "plugins/abi"),
         ("plugins/pool-native/core", "plugins/sdk"),
         ("plugins/pool-native/core", "io-engine/core/target"),
         ("io-engine/io/block", "plugins/pool-native/core"),
         ("proto", "io-engine/wire/units"),
         ("io-engine/edge/engine", "xtask"),
-        ("io-engine/edge/engine", "plugins/conformance"),
+        ("io-engine/io/reactor", "plugins/conformance"),
         ("io-engine/somewhere/else", "io-engine/wire/units"),
     ] {
         assert_eq!(verdict(from, to, false), 1, "{from} -> {to}");
@@ -57,6 +63,9 @@ fn an_arrow_that_is_drawn_is_not() {
     for (from, to) in [
         ("io-engine/core/target", "io-engine/wire/units"),
         ("io-engine/io/reactor", "plugins/sdk"),
+        ("io-engine/io/plugin-host", "plugins/abi"),
+        ("plugins/sdk", "plugins/abi"),
+        ("plugins/device-mem/dylib", "plugins/device-mem"),
         ("io-engine/edge/engine", "plugins/device-mem"),
         ("plugins/transport-nvmf-tcp", "io-engine/core/nvme-tcp"),
         ("plugins/pool-native/core", "plugins/pool-native/format"),
@@ -71,10 +80,18 @@ fn an_arrow_that_is_drawn_is_not() {
         0
     );
     assert_eq!(
+        verdict("plugins/transport-nbd", "plugins/device-mem", true),
+        0
+    );
+    assert_eq!(
         verdict("plugins/device-mem", "io-engine/io/reactor", true),
         1
     );
     assert_eq!(verdict("io-engine/io/block", "plugins/device-mem", true), 0);
+    assert_eq!(
+        verdict("plugins/device-fault", "plugins/device-mem", true),
+        0
+    );
 }
 
 #[test]

@@ -23,6 +23,10 @@ pub struct Environment {
     pub pod_ip: Option<String>,
     /// `NOTIFY_SOCKET`: where systemd wants to be told.
     pub notify_socket: Option<String>,
+    /// `IO_ENGINE_PLUGIN_PATH`: directories of plugins, separated by colons; relative ones are passed by.
+    pub plugin_path: Vec<PathBuf>,
+    /// `<prefix>/lib/io-engine/plugins`, where the program is `<prefix>/bin/…`.
+    pub plugin_directory: Option<PathBuf>,
     /// CPUs this process may run on, ascending.
     pub cpus: Vec<u32>,
     /// Bytes of memory this process may use: the machine's, or its cgroup's limit if that is lower.
@@ -52,11 +56,30 @@ impl Environment {
             target_interface: text("NVMF_TGT_IFACE"),
             pod_ip: text("MY_POD_IP"),
             notify_socket: text("NOTIFY_SOCKET"),
+            plugin_path: text("IO_ENGINE_PLUGIN_PATH")
+                .map(|list| {
+                    let directories = list.split(':').map(PathBuf::from);
+                    directories.filter(|path| path.is_absolute()).collect()
+                })
+                .unwrap_or_default(),
+            plugin_directory: plugin_directory(),
             cpus: allowed_cpus(),
             memory_bytes: memory_bytes(),
             interfaces: interfaces(),
         }
     }
+}
+
+/// Where plugins are installed beside a program in `<prefix>/bin`.
+fn plugin_directory() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    let binaries = program.parent()?;
+    let is_installed = binaries.file_name().is_some_and(|name| name == "bin");
+    is_installed.then(|| {
+        binaries
+            .parent()
+            .map(|prefix| prefix.join("lib/io-engine/plugins"))
+    })?
 }
 
 fn allowed_cpus() -> Vec<u32> {

@@ -9,13 +9,13 @@ use serde::Deserialize;
 
 use crate::error::{ConfigError, ConfigErrorKind};
 use crate::limits::{
-    ArenaMib, Connections, DeadlineS, FILE_BYTES_MAX, GRPC_PORT, KeepAliveS, NVMF_PORT, PerHost,
-    ProgressS, QueueDepth, Queues, SlowMs, SpinUs,
+    ArenaMib, Connections, DeadlineS, FILE_BYTES_MAX, GRPC_PORT, KeepAliveS, LoadTimeoutS,
+    NVMF_PORT, PerHost, ProgressS, QueueDepth, Queues, SlowMs, SpinUs,
 };
 use crate::listen::Listen;
 use crate::place::{Source, key_near, line_after};
 use crate::values::{
-    Congestion, CpuList, Driver, InCapsuleBytes, LogFormat, NodeName, TransferKib,
+    Congestion, CpuList, Driver, ExportAddress, InCapsuleBytes, LogFormat, NodeName, TransferKib,
 };
 
 #[derive(Debug, Default, Deserialize)]
@@ -30,6 +30,8 @@ pub(crate) struct FileTree {
     #[serde(default)]
     pub(crate) nvmf: NvmfFile,
     #[serde(default)]
+    pub(crate) nbd: NbdFile,
+    #[serde(default)]
     pub(crate) grpc: GrpcFile,
     #[serde(default)]
     pub(crate) metrics: MetricsFile,
@@ -37,6 +39,8 @@ pub(crate) struct FileTree {
     pub(crate) log: LogFile,
     #[serde(default)]
     pub(crate) io: IoFile,
+    #[serde(default)]
+    pub(crate) plugins: PluginsFile,
     #[serde(default)]
     pub(crate) device: Vec<DeclaredDevice>,
     /// The file, and where in it each key stands.
@@ -87,6 +91,12 @@ pub(crate) struct GrpcFile {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(crate) struct NbdFile {
+    pub(crate) listen: Option<Vec<ExportAddress>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct MetricsFile {
     pub(crate) listen: Option<Listen<9502>>,
 }
@@ -96,6 +106,15 @@ pub(crate) struct MetricsFile {
 pub(crate) struct LogFile {
     pub(crate) format: Option<LogFormat>,
     pub(crate) level: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PluginsFile {
+    pub(crate) built_in: Option<bool>,
+    pub(crate) files: Option<Vec<PathBuf>>,
+    pub(crate) directories: Option<Vec<PathBuf>>,
+    pub(crate) load_timeout_s: Option<LoadTimeoutS>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -34,12 +34,13 @@ pub use file::DeclaredDevice;
 pub use listen::{InterfaceAddress, Origin, select_interface};
 pub use merge::Overrides;
 pub use values::{
-    Congestion, CpuList, Driver, InCapsuleBytes, LogFormat, LogStyle, NodeName, TransferKib,
+    Congestion, CpuList, Driver, ExportAddress, InCapsuleBytes, LogFormat, LogStyle, NodeName,
+    TransferKib,
 };
 
 use limits::{
-    ArenaMib, Connections, DeadlineS, KeepAliveS, PerHost, ProgressS, QueueDepth, Queues, SlowMs,
-    SpinUs,
+    ArenaMib, Connections, DeadlineS, KeepAliveS, LoadTimeoutS, PerHost, ProgressS, QueueDepth,
+    Queues, SlowMs, SpinUs,
 };
 
 /// Exit status of the daemon for every [`ConfigError`].
@@ -66,6 +67,10 @@ pub struct Config {
     pub log: Log,
     /// Time limits of I/O.
     pub io: Io,
+    /// NBD.
+    pub nbd: Nbd,
+    /// Plugins to load at start.
+    pub plugins: Plugins,
     /// Devices to create and share at start.
     pub devices: Vec<DeclaredDevice>,
     /// What it was read from.
@@ -147,6 +152,26 @@ pub struct Io {
     pub slow_io_ms: SlowMs,
     /// A device operation not answered by then takes the device offline.
     pub device_deadline_s: DeadlineS,
+}
+
+/// `[nbd]`
+#[derive(Clone, Debug)]
+pub struct Nbd {
+    /// Where NBD is served from the first share on; never empty.
+    pub listen: Vec<ExportAddress>,
+}
+
+/// `[plugins]`
+#[derive(Clone, Debug)]
+pub struct Plugins {
+    /// Whether the plugins linked into the program are used; if not, everything comes from files.
+    pub built_in: bool,
+    /// Files to load.
+    pub files: Vec<PathBuf>,
+    /// Directories whose `*.so` are loaded after them, in order.
+    pub directories: Vec<PathBuf>,
+    /// Time a child process has to load one, before this one does.
+    pub load_timeout_s: LoadTimeoutS,
 }
 
 impl Io {

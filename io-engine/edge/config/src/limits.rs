@@ -25,6 +25,9 @@ pub type SlowMs = Bounded<0, 60_000>;
 /// Seconds a device has to answer one operation.
 pub type DeadlineS = Bounded<1, 29>;
 
+/// Seconds a child process has to load a plugin.
+pub type LoadTimeoutS = Bounded<1, 300>;
+
 /// Default of `reactors.spin_us_max`: about twice the cost of one wake-up.
 pub const SPIN_US: SpinUs = SpinUs::new_const(50);
 /// Default of `memory.arena_mib`.
@@ -52,6 +55,9 @@ pub const PROGRESS_S: ProgressS = ProgressS::new_const(30);
 pub const SLOW_MS: SlowMs = SlowMs::new_const(1_000);
 /// Default of `io.device_deadline_s`.
 pub const DEADLINE_S: DeadlineS = DeadlineS::new_const(20);
+
+/// Default of `plugins.load_timeout_s`.
+pub const LOAD_TIMEOUT_S: LoadTimeoutS = LoadTimeoutS::new_const(10);
 
 /// Smallest `nvmf.in_capsule_bytes`: one block of the smallest size.
 pub const IN_CAPSULE_BYTES_MIN: u64 = 512;

@@ -1,17 +1,20 @@
 //! Merging: flag over environment over file over default, then the checks that span several keys.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::environment::Environment;
 use crate::error::{ConfigError, ConfigErrorKind};
-use crate::file::{FileTree, MemoryFile, NvmfFile, ReactorsFile};
+use crate::file::{FileTree, MemoryFile, NbdFile, NvmfFile, PluginsFile, ReactorsFile};
 use crate::limits::{self, Connections, GRPC_PORT, KeepAliveS, NVMF_PORT, PerHost};
 use crate::listen::{Listen, Origin, select_interface};
 use crate::place::Source;
-use crate::values::{CpuList, NodeName};
-use crate::{Config, Io, ListenAddress, Log, Memory, Nvmf, Reactors};
+use crate::values::{CpuList, ExportAddress, NodeName};
+use crate::{Config, Io, ListenAddress, Log, Memory, Nbd, Nvmf, Plugins, Reactors};
+
+/// The socket of the NBD server in the state directory.
+const NBD_SOCKET: &str = "nbd.sock";
 
 /// What the command line said, as text; checked while merging so that flag and file are refused alike.
 #[derive(Clone, Debug, Default)]
@@ -77,9 +80,11 @@ pub(crate) fn merge(
         address: listen.0,
         origin,
     });
+    let state_dir = state_dir(tree.state_dir, flags, environment, &source)?;
     Ok(Config {
         node_name: node_name(tree.node_name, flags, environment)?,
-        state_dir: state_dir(tree.state_dir, flags, environment, &source)?,
+        nbd: nbd(tree.nbd, &state_dir, &source)?,
+        state_dir,
         nvmf: nvmf(tree.nvmf, flags, environment, &source)?,
         grpc: grpc(tree.grpc.listen, flags)?,
         metrics,
@@ -88,11 +93,36 @@ pub(crate) fn merge(
             slow_io_ms: tree.io.slow_io_ms.unwrap_or(limits::SLOW_MS),
             device_deadline_s: tree.io.device_deadline_s.unwrap_or(limits::DEADLINE_S),
         },
+        plugins: plugins(tree.plugins, environment),
         devices: tree.device,
         source,
         reactors,
         memory,
     })
+}
+
+/// In the state directory, which only this user enters, unless the file says where.
+fn nbd(tree: NbdFile, state_dir: &Path, source: &Source) -> Result<Nbd, ConfigError> {
+    let default = || vec![ExportAddress::socket_in(state_dir, NBD_SOCKET)];
+    let listen = tree.listen.unwrap_or_else(default);
+    if listen.is_empty() {
+        let problem = "names no address; leave it out for a socket in the state directory";
+        return Err(source.bad_value(&Origin::File("nbd.listen"), problem));
+    }
+    Ok(Nbd { listen })
+}
+
+/// The operator's files, then directories: those of the file, of the environment, and the one beside the program.
+fn plugins(tree: PluginsFile, environment: &Environment) -> Plugins {
+    let mut directories = tree.directories.unwrap_or_default();
+    directories.extend(environment.plugin_path.iter().cloned());
+    directories.extend(environment.plugin_directory.clone());
+    Plugins {
+        built_in: tree.built_in.unwrap_or(true),
+        files: tree.files.unwrap_or_default(),
+        directories,
+        load_timeout_s: tree.load_timeout_s.unwrap_or(limits::LOAD_TIMEOUT_S),
+    }
 }
 
 fn node_name(

@@ -20,6 +20,8 @@ fn an_empty_file_gives_the_defaults() {
     assert_eq!(config.node_name.as_str(), "node-1");
     assert!(config.metrics.is_none() && config.devices.is_empty());
     assert!(config.nvmf.header_digest && config.nvmf.data_digest);
+    let socket = "unix:///home/u/.local/state/io-engine/nbd.sock";
+    assert_eq!(config.nbd.listen[0].as_str(), socket);
 }
 
 #[test]
@@ -61,6 +63,13 @@ fn every_key_arrives() {
         [io]
         slow_io_ms = 5
         device_deadline_s = 3
+        [nbd]
+        listen = ["tcp://127.0.0.1:10809", "unix:///run/nbd.sock"]
+        [plugins]
+        built_in = false
+        files = ["/srv/one.so"]
+        directories = ["/srv/plugins"]
+        load_timeout_s = 4
         [[device]]
         uri = "malloc:///m?size_mb=64"
         share = true
@@ -94,6 +103,11 @@ fn every_key_arrives() {
     assert_eq!(config.log.format.style, LogStyle::Json);
     assert!(!config.log.format.date);
     assert_eq!(config.io.slow_io().unwrap().as_millis(), 5);
+    assert_eq!(config.nbd.listen[1].as_str(), "unix:///run/nbd.sock");
+    assert!(!config.plugins.built_in);
+    assert_eq!(config.plugins.files, [Path::new("/srv/one.so")]);
+    assert_eq!(config.plugins.directories, [Path::new("/srv/plugins")]);
+    assert_eq!(config.plugins.load_timeout_s.get(), 4);
     assert!(config.devices[0].share);
 }
 
@@ -105,7 +119,8 @@ fn the_documented_example_is_accepted_and_holds_every_key() {
     let config = load(example).unwrap();
     assert_eq!(config.devices.len(), 2);
     for table in [
-        "", "reactors", "memory", "nvmf", "grpc", "metrics", "log", "io", "device",
+        "", "reactors", "memory", "nvmf", "nbd", "grpc", "metrics", "log", "io", "plugins",
+        "device",
     ] {
         for key in keys_of(table) {
             let in_example = example
@@ -131,7 +146,7 @@ fn keys_of(table: &str) -> Vec<String> {
         .split_once("the keys here are ")
         .expect("a list of keys");
     let tables = [
-        "reactors", "memory", "nvmf", "grpc", "metrics", "log", "io", "device",
+        "reactors", "memory", "nvmf", "nbd", "grpc", "metrics", "log", "io", "plugins", "device",
     ];
     // Two keys are listed with "or" between them.
     keys.replace(" or ", ",")
@@ -152,8 +167,8 @@ fn golden_lines_of_refused_files() {
         ),
         (
             "nvme = 1\n",
-            "FILE:1: nvme: unknown key; the keys here are node_name, state_dir, reactors, memory, nvmf, grpc, metrics, \
-             log, io, device",
+            "FILE:1: nvme: unknown key; the keys here are node_name, state_dir, reactors, memory, nvmf, nbd, grpc, metrics, \
+             log, io, plugins, device",
         ),
         (
             "[[device]]\nuri = \"malloc:///a\"\nshared = true\n",
@@ -199,6 +214,10 @@ fn golden_lines_of_refused_files() {
         (
             "[memory]\narena_mib = \"64\"\n",
             "FILE:2: memory.arena_mib: this is the string \"64\", expected a number from 8 to 65536",
+        ),
+        (
+            "[nbd]\nlisten = [\"127.0.0.1:10809\"]\n",
+            "FILE:2: nbd.listen[0]: '127.0.0.1:10809' is not where one can listen; write tcp://ADDRESS:PORT or unix:///PATH",
         ),
         (
             "node_name = 5\n",

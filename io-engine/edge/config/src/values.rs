@@ -2,6 +2,8 @@
 //!
 //! Each parses from text with an error that says what to write, so that a flag and a file are refused alike.
 
+use std::net::SocketAddr;
+use std::path::Path;
 use std::str::FromStr;
 
 use serde::de::Error;
@@ -115,6 +117,41 @@ impl FromStr for LogFormat {
     }
 }
 from_text!(LogFormat);
+
+/// Where a server of another protocol listens: `tcp://ADDRESS:PORT` or `unix:///PATH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportAddress(String);
+
+impl ExportAddress {
+    /// The socket `name` in `dir`.
+    pub(crate) fn socket_in(dir: &Path, name: &str) -> Self {
+        Self(format!("unix://{}", dir.join(name).display()))
+    }
+
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ExportAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_tcp = |rest: &str| rest.parse::<SocketAddr>().is_ok();
+        let is_unix = |rest: &str| rest.len() > 1 && rest.starts_with('/');
+        let is_address = text.strip_prefix("tcp://").is_some_and(is_tcp)
+            || text.strip_prefix("unix://").is_some_and(is_unix);
+        match is_address {
+            true => Ok(Self(text.to_owned())),
+            false => Err(format!(
+                "'{text}' is not where one can listen; write tcp://ADDRESS:PORT or unix:///PATH"
+            )),
+        }
+    }
+}
+
+from_text!(ExportAddress);
 
 /// CPUs, ascending, each once, never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -34,6 +34,7 @@ const RECORD_VERSION: u8 = 1;
 
 const DEVICES: TableDefinition<&str, &[u8]> = TableDefinition::new("devices");
 const SUBSYSTEMS: TableDefinition<&str, &[u8]> = TableDefinition::new("subsystems");
+const EXPORTS: TableDefinition<&str, &[u8]> = TableDefinition::new("exports");
 const RESERVATIONS: TableDefinition<(&str, u32), &[u8]> = TableDefinition::new("reservations");
 
 /// Why the store could not be opened, read or written. Prints as one line that names the place and the fix.
@@ -131,6 +132,14 @@ pub struct SubsystemRecord {
     pub namespaces: Vec<NamespaceRecord>,
 }
 
+/// A device served over another protocol than NVMe-oF. The key is the device's name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExportRecord {
+    /// Protocol, as its plugin calls it.
+    pub protocol: String,
+}
+
 /// Everything but reservations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
@@ -138,6 +147,8 @@ pub struct Contents {
     pub devices: BTreeMap<String, DeviceRecord>,
     /// Subsystems by NQN.
     pub subsystems: BTreeMap<String, SubsystemRecord>,
+    /// Exports by device name.
+    pub exports: BTreeMap<String, ExportRecord>,
 }
 
 /// A change to be made durable.
@@ -151,6 +162,10 @@ pub enum Change {
     PutSubsystem(String, SubsystemRecord),
     /// Removes a subsystem; its reservations stay until told otherwise.
     RemoveSubsystem(String),
+    /// Writes how a device is served over another protocol.
+    PutExport(String, ExportRecord),
+    /// Removes that.
+    RemoveExport(String),
     /// Removes the reservations of one namespace, or of every namespace of a subsystem.
     RemoveReservations(String, Option<u32>),
 }
@@ -211,6 +226,7 @@ impl Store {
         Ok(Contents {
             devices: self.records(DEVICES)?,
             subsystems: self.records(SUBSYSTEMS)?,
+            exports: self.records(EXPORTS)?,
         })
     }
 
@@ -253,6 +269,7 @@ impl Store {
             {
                 let mut devices = transaction.open_table(DEVICES)?;
                 let mut subsystems = transaction.open_table(SUBSYSTEMS)?;
+                let mut exports = transaction.open_table(EXPORTS)?;
                 let mut reservations = transaction.open_table(RESERVATIONS)?;
                 for change in changes {
                     match change {
@@ -267,6 +284,12 @@ impl Store {
                         }
                         Change::RemoveSubsystem(nqn) => {
                             subsystems.remove(nqn.as_str())?;
+                        }
+                        Change::PutExport(name, record) => {
+                            exports.insert(name.as_str(), encode(record).as_slice())?;
+                        }
+                        Change::RemoveExport(name) => {
+                            exports.remove(name.as_str())?;
                         }
                         Change::RemoveReservations(nqn, nsid) => {
                             let (first, last) = nsid.map_or((0, u32::MAX), |nsid| (nsid, nsid));
@@ -373,11 +396,9 @@ impl ReservationStore for Store {
 
 fn table_name(table: &TableDefinition<'static, &'static str, &'static [u8]>) -> &'static str {
     use redb::TableHandle;
-    if table.name() == DEVICES.name() {
-        "devices"
-    } else {
-        "subsystems"
-    }
+    let tables = [(DEVICES.name(), "devices"), (EXPORTS.name(), "exports")];
+    let known = tables.iter().find(|(name, _)| *name == table.name());
+    known.map_or("subsystems", |(_, name)| name)
 }
 
 fn encode<R: Serialize>(record: &R) -> Vec<u8> {

@@ -95,7 +95,10 @@ impl BdevRpc for Service {
 fn show(bdev: control::Bdev) -> Bdev {
     let claimed_by = match (&bdev.fault, bdev.claimed) {
         (Some(reason), _) => format!("Faulted: {reason}"),
-        (None, true) => "NVMe-oF Target".to_owned(),
+        (None, true) => match &bdev.protocol {
+            Some(protocol) => format!("{} server", protocol.to_uppercase()),
+            None => "NVMe-oF Target".to_owned(),
+        },
         (None, false) => "Orphaned".to_owned(),
     };
     Bdev {

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use engine::control::stats::CountedOp;
 use engine::control::{self, Engine, ObjectStats};
+use plugin_host::{PluginInfo, Source};
 use proto::io_engine::v1::engine_rpc_server::EngineRpc;
 use proto::io_engine::v1::{
-    Device, DeviceState, GetIoStatsRequest, GetIoStatsResponse, InflightIo, ListDevicesResponse,
-    ListInflightRequest, ListInflightResponse, ListReactorsResponse, ObjectIoStats,
-    OperationIoStats, Reactor, RescanDeviceRequest, Stage,
+    CommandDeviceRequest, CommandDeviceResponse, Device, DeviceState, GetIoStatsRequest,
+    GetIoStatsResponse, InflightIo, ListDevicesResponse, ListInflightRequest, ListInflightResponse,
+    ListPluginsResponse, ListReactorsResponse, ObjectIoStats, OperationIoStats, Plugin,
+    PluginCounter, Reactor, RescanDeviceRequest, ShareDeviceRequest, ShareDeviceResponse, Stage,
 };
 use tonic::{Request, Response, Status};
 
@@ -28,6 +30,28 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) fn new(engine: Arc<Engine>) -> Self {
         Self { engine }
+    }
+}
+
+fn show_plugin(plugin: PluginInfo) -> Plugin {
+    let kinds = [(1, "device"), (2, "pool"), (4, "fabric"), (8, "export")];
+    let kinds = kinds.iter().filter(|(bit, _)| plugin.kinds & bit != 0);
+    let counter = |(name, value)| PluginCounter { name, value };
+    Plugin {
+        kinds: kinds.map(|(_, name)| (*name).to_owned()).collect(),
+        abi: format!("{}.{}", plugin.abi.0, plugin.abi.1),
+        path: match plugin.source {
+            Source::Linked => None,
+            Source::File(path) => Some(path.display().to_string()),
+        },
+        name: plugin.name,
+        version: plugin.version,
+        vendor: plugin.vendor,
+        schemes: plugin.schemes,
+        transports: plugin.transports,
+        protocols: plugin.protocols,
+        faults: plugin.faults,
+        counters: plugin.counters.into_iter().map(counter).collect(),
     }
 }
 
@@ -58,6 +82,35 @@ impl EngineRpc for Service {
             });
         Ok(Response::new(ListReactorsResponse {
             reactors: reactors.collect(),
+        }))
+    }
+
+    async fn share_device(
+        &self,
+        request: Request<ShareDeviceRequest>,
+    ) -> Result<Response<ShareDeviceResponse>, Status> {
+        let ShareDeviceRequest { name, protocol } = request.into_inner();
+        let shared = self.engine.export_bdev(&name, &protocol).await;
+        let bdev = shared.map_err(|problem| status(Doing::Other, &problem))?;
+        Ok(Response::new(ShareDeviceResponse {
+            uri: bdev.share_uri.unwrap_or_default(),
+        }))
+    }
+
+    async fn command_device(
+        &self,
+        request: Request<CommandDeviceRequest>,
+    ) -> Result<Response<CommandDeviceResponse>, Status> {
+        let CommandDeviceRequest { name, command } = request.into_inner();
+        let answer = self.engine.command_bdev(&name, &command).await;
+        let answer = answer.map_err(|problem| status(Doing::Other, &problem))?;
+        Ok(Response::new(CommandDeviceResponse { answer }))
+    }
+
+    async fn list_plugins(&self, _: Request<()>) -> Result<Response<ListPluginsResponse>, Status> {
+        let plugins = self.engine.plugins().into_iter().map(show_plugin);
+        Ok(Response::new(ListPluginsResponse {
+            plugins: plugins.collect(),
         }))
     }
 

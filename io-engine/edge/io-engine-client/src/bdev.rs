@@ -1,7 +1,10 @@
 //! `bdev`: block devices of the engine.
 
 use proto::io_engine::v1::engine_rpc_client::EngineRpcClient;
-use proto::io_engine::v1::{Device, DeviceState, ListDevicesResponse, RescanDeviceRequest};
+use proto::io_engine::v1::{
+    CommandDeviceRequest, Device, DeviceState, ListDevicesResponse, RescanDeviceRequest,
+    ShareDeviceRequest,
+};
 use proto::mayastor::v1::bdev_rpc_client::BdevRpcClient;
 use proto::mayastor::v1::{
     BdevShareRequest, BdevUnshareRequest, CreateBdevRequest, DestroyBdevRequest, ListBdevOptions,
@@ -51,7 +54,7 @@ pub(crate) async fn run(context: Context, command: Bdev) -> Result<(), Failure> 
             name,
             protocol,
             allowed_hosts,
-        } => share(&context, &mut client, name, protocol, allowed_hosts).await,
+        } => share(&context, name, protocol, allowed_hosts).await,
         Bdev::Unshare { name } => {
             let what = format!("bdev unshare {name}");
             context
@@ -59,6 +62,7 @@ pub(crate) async fn run(context: Context, command: Bdev) -> Result<(), Failure> 
                 .await?;
             context.line(&(), |()| "unshared".to_owned())
         }
+        Bdev::Command { name, words } => command_to(&context, name, &words.join(" ")).await,
         Bdev::Rescan { name } => {
             let what = format!("bdev rescan {name}");
             let reply = context
@@ -77,22 +81,23 @@ pub(crate) async fn run(context: Context, command: Bdev) -> Result<(), Failure> 
 /// Exports a device and prints where it is found.
 async fn share(
     context: &Context,
-    client: &mut BdevRpcClient<tonic::transport::Channel>,
     name: String,
     protocol: Protocol,
     allowed_hosts: Vec<String>,
 ) -> Result<(), Failure> {
-    let what = format!("bdev share {name}");
     let protocol = match protocol {
+        Protocol::Nbd => return share_over(context, name, "nbd", &allowed_hosts).await,
         Protocol::Nvmf => ShareProtocol::Nvmf,
         Protocol::Iscsi => ShareProtocol::Iscsi,
         Protocol::None => ShareProtocol::None,
     };
+    let what = format!("bdev share {name}");
     let request = BdevShareRequest {
         name,
         protocol: protocol as i32,
         allowed_hosts,
     };
+    let mut client = BdevRpcClient::new(context.channel());
     let reply = context.call(what, client.share(request)).await?;
     context.line(&reply, |reply| {
         reply
@@ -101,6 +106,35 @@ async fn share(
             .map(|bdev| bdev.share_uri.clone())
             .unwrap_or_default()
     })
+}
+
+/// Gives a device a command of its own and prints what it says.
+async fn command_to(context: &Context, name: String, command: &str) -> Result<(), Failure> {
+    let what = format!("bdev command {name}");
+    let command = command.to_owned();
+    let request = CommandDeviceRequest { name, command };
+    let mut engine = EngineRpcClient::new(context.channel());
+    let reply = context.call(what, engine.command_device(request)).await?;
+    context.line(&reply, |reply| reply.answer.trim_end().to_owned())
+}
+
+/// Exports a device over a protocol that is not NVMe-oF and prints where it is found.
+async fn share_over(
+    context: &Context,
+    name: String,
+    protocol: &str,
+    allowed_hosts: &[String],
+) -> Result<(), Failure> {
+    let what = format!("bdev share {name}");
+    if !allowed_hosts.is_empty() {
+        let text = format!("{protocol} knows no hosts by NQN; leave --allowed-host out");
+        return Err(Failure::new(what, text));
+    }
+    let protocol = protocol.to_owned();
+    let request = ShareDeviceRequest { name, protocol };
+    let mut engine = EngineRpcClient::new(context.channel());
+    let reply = context.call(what, engine.share_device(request)).await?;
+    context.line(&reply, |reply| reply.uri.clone())
 }
 
 /// The URI a device was created from; a URI stands for itself.

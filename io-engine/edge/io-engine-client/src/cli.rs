@@ -75,8 +75,22 @@ pub(crate) enum Command {
     Inflight(Inflight),
     /// Load of the reactors
     Reactors,
+    /// Plugins the engine runs with
+    #[command(subcommand)]
+    Plugin(Plugin),
     /// Version and features of the engine
     Info,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Plugin {
+    /// List them
+    List,
+    /// Everything about one
+    Info {
+        /// Its name
+        name: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -95,14 +109,14 @@ pub(crate) enum Bdev {
         /// Name of the device, or the URI it was created from
         name: String,
     },
-    /// Export a device over NVMe/TCP
+    /// Export a device over NVMe/TCP or another protocol
     Share {
         /// Name of the device
         name: String,
         /// Protocol
         #[arg(short, long, value_enum, default_value = "nvmf", ignore_case = true)]
         protocol: Protocol,
-        /// NQN of a host that may connect; any host if not given
+        /// NQN of a host that may connect; any host if not given; nvmf only
         #[arg(long = "allowed-host")]
         allowed_hosts: Vec<String>,
     },
@@ -110,6 +124,14 @@ pub(crate) enum Bdev {
     Unshare {
         /// Name of the device
         name: String,
+    },
+    /// Give a device a command of its own, e.g. a fault device one of docs/device-fault.md
+    Command {
+        /// Name of the device
+        name: String,
+        /// The command; its words are put together
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
     },
     /// Open a faulted device again, or take over a changed size
     Rescan {
@@ -123,6 +145,8 @@ pub(crate) enum Bdev {
 pub(crate) enum Protocol {
     /// NVMe over fabrics.
     Nvmf,
+    /// NBD, where the engine's configuration says.
+    Nbd,
     /// Refused by the engine.
     Iscsi,
     /// Refused by the engine.

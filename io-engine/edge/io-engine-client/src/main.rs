@@ -2,7 +2,7 @@
 //!
 //! What it decides: commands, columns, units. What it does not: anything about storage; every command is one or two
 //! calls of the API. Commands and columns of `bdev`, `controller`, `device`, `perf` and `stats` are those of the client
-//! of OpenEBS Mayastor; `subsystem`, `inflight`, `reactors`, `bdev rescan`, `bdev state` and `stats device` are ours.
+//! of OpenEBS Mayastor; `subsystem`, `inflight`, `reactors`, `plugin`, `bdev rescan`, `bdev state` and `stats device` are ours.
 //!
 //! Exit status: 0 done; 1 the engine refused or cannot be reached (one line on standard error with the gRPC status);
 //! 2 the command line is wrong.
@@ -13,6 +13,7 @@ mod context;
 mod engine;
 mod host;
 mod output;
+mod plugin;
 mod stats;
 mod subsystem;
 
@@ -85,6 +86,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Subsystem(command) => subsystem::run(context, command).await,
         Command::Inflight(filter) => engine::inflight(context, filter).await,
         Command::Reactors => engine::reactors(context).await,
+        Command::Plugin(command) => plugin::run(context, command).await,
         Command::Info => host::info(context).await,
     }
 }

@@ -17,6 +17,17 @@ pub(crate) struct Request {
     pub(crate) overrides: Overrides,
     /// Check the surroundings and exit.
     pub(crate) doctor: bool,
+    /// Deal with plugins and exit.
+    pub(crate) plugin: Option<PluginRequest>,
+}
+
+/// What to do with plugins in place of serving.
+#[derive(Debug)]
+pub(crate) enum PluginRequest {
+    /// An operator's command.
+    Command(PluginCommand),
+    /// Be the child of a probe.
+    Probe,
 }
 
 /// Storage engine: serves disks, files and memory as NVMe/TCP namespaces.
@@ -31,8 +42,41 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Sub {
+    /// List, inspect and check plugins
+    #[command(subcommand)]
+    Plugin(PluginCommand),
+    /// Load a plugin named on standard input, on behalf of another io-engine
+    #[command(hide = true)]
+    PluginProbe,
     /// Check limits, kernel, ports, state directory and memory; each finding comes with its fix
     Doctor(Box<Flags>),
+}
+
+/// What to do with plugins.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PluginCommand {
+    /// List the plugins this engine would start with
+    List {
+        /// Configuration file (TOML)
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Print what a file says of itself, without loading it
+    Info {
+        /// The plugin
+        file: PathBuf,
+    },
+    /// Load a file and run the conformance kit on a device of it, overwriting what is on the device
+    Check {
+        /// The plugin
+        file: PathBuf,
+        /// URI of a device of at least 4 MiB; without it the file is only loaded
+        #[arg(long)]
+        uri: Option<String>,
+        /// The device forgets what is written
+        #[arg(long)]
+        discards_data: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -259,13 +303,23 @@ fn try_parse(
         }
     }
     let cli = Cli::from_arg_matches(&matches)?;
-    let (flags, doctor) = match cli.command {
-        Some(Sub::Doctor(flags)) => (*flags, true),
-        None => (cli.flags, false),
-    };
-    Ok(flags
-        .overrides()
-        .map(|overrides| Request { overrides, doctor }))
+    let (mut flags, mut doctor, mut plugin) = (cli.flags, false, None);
+    match cli.command {
+        Some(Sub::Doctor(given)) => (flags, doctor) = (*given, true),
+        Some(Sub::Plugin(command)) => {
+            if let PluginCommand::List { config } = &command {
+                flags.config.clone_from(config);
+            }
+            plugin = Some(PluginRequest::Command(command));
+        }
+        Some(Sub::PluginProbe) => plugin = Some(PluginRequest::Probe),
+        None => {}
+    }
+    Ok(flags.overrides().map(|overrides| Request {
+        overrides,
+        doctor,
+        plugin,
+    }))
 }
 
 impl Flags {

@@ -15,6 +15,7 @@ mod holder;
 mod logging;
 mod metrics_server;
 mod notify;
+mod plugins;
 mod run;
 
 use std::io::Write;
@@ -63,9 +64,15 @@ fn complain(text: &str) {
 
 fn start() -> Result<ExitCode, Fatal> {
     let request = cli::parse(std::env::args_os())?;
+    if let Some(cli::PluginRequest::Probe) = request.plugin {
+        return plugins::probe();
+    }
     let environment = Environment::read();
     let config = Config::load(&request.overrides, &environment)?;
-    declared::check(&config.devices, engine::plane::check_uri)
+    if let Some(cli::PluginRequest::Command(command)) = &request.plugin {
+        return plugins::run(command, &config);
+    }
+    declared::check(&config.devices, |uri| plugins::check_uri(&config, uri))
         .map_err(|mistake| config.bad_device(&mistake.key, mistake.problem))?;
     if request.doctor {
         return doctor::run(&config, &environment);

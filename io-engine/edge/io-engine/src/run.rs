@@ -25,7 +25,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::{Fatal, VERSION, holder, metrics_server, notify};
+use crate::{Fatal, VERSION, holder, metrics_server, notify, plugins};
 
 /// Threads of the control side.
 const CONTROL_THREADS: usize = 2;
@@ -62,7 +62,8 @@ async fn serve(
         drop(try_listen(config, address, "--nvmf")?);
     }
     let reservations: Arc<dyn ReservationStore> = Arc::<Store>::clone(&store);
-    let plane = Plane::start(PlaneConfig::new(config, VERSION), reservations);
+    let plugins = plugins::start(config)?;
+    let plane = Plane::start_from(PlaneConfig::new(config, VERSION), reservations, &plugins);
     let plane = plane.map_err(|problem| reactors_failed(config, &problem))?;
     let data_plane: Arc<dyn DataPlane> = Arc::<Plane>::clone(&plane);
     let engine = Engine::start(Arc::clone(&store), data_plane, options(config)).await;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sdk::block::{Capabilities, Geometry, IoError, IoResult, IoTag, Op, Queue, Submitted};
+use sdk::block::{Capabilities, Extent, Geometry, IoError, IoResult, IoTag, Op, Queue, Submitted};
 use sdk::host::{FileDone, Host};
 use units::BlockRange;
 
@@ -47,6 +47,8 @@ pub struct BlockDevice {
     holding: Holding,
     done: VecDeque<(u64, IoResult)>,
     overdue: usize,
+    /// The queue is polled and said that it has work.
+    busy: bool,
     offline: Option<&'static str>,
     health: Arc<Health>,
     unflushed: Unflushed,
@@ -95,6 +97,7 @@ impl BlockDevice {
             },
             done: VecDeque::with_capacity(slots),
             overdue: 0,
+            busy: false,
             offline: None,
             health: Arc::default(),
             unflushed: Unflushed::default(),
@@ -165,6 +168,11 @@ impl BlockDevice {
         self.queue.handle_file_done(host, done);
     }
 
+    /// Passes on a call of another thread for the device's queue.
+    pub fn handle_wake(&mut self, host: &mut dyn Host) {
+        self.queue.handle_wake(host);
+    }
+
     /// The next answer to a request that was pending. Goes on with requests of several steps on the way, which is why
     /// it takes the host. To be called until `None` after file completions, timeouts and turns.
     #[inline]
@@ -187,24 +195,46 @@ impl BlockDevice {
     /// Whether [`BlockDevice::handle_turn`] has something to do, should a turn come.
     pub fn has_waiting(&self) -> bool {
         !self.holding.waiting.is_empty()
+            || self.queue.poll_timeout().is_some()
+            || self.queue.is_polled()
     }
 
     /// Whether a turn should come at once, without sleeping.
     pub fn wants_turn(&self) -> bool {
-        self.holding.next_piece || self.holding.recheck || !self.done.is_empty()
+        self.holding.next_piece || self.holding.recheck || !self.done.is_empty() || self.busy
     }
 
-    /// Goes on with requests that wait for a buffer or for their next piece. Answers come by `poll_completion`.
+    /// Goes on with requests that wait for a buffer or for their next piece, and tells the device that a time it waits
+    /// for has come. Answers come by `poll_completion`.
     pub fn handle_turn(&mut self, host: &mut dyn Host) {
-        if self.has_waiting() {
+        if self.queue.poll_timeout().is_some_and(|at| at <= host.now()) {
+            self.queue.handle_timeout(host);
+        }
+        self.busy = self.queue.is_polled() && self.queue.handle_turn(host);
+        if !self.holding.waiting.is_empty() {
             self.run_waiting(host);
         }
     }
 
-    /// When [`BlockDevice::handle_timeout`] wants to be called.
+    /// When [`BlockDevice::handle_timeout`] or [`BlockDevice::handle_turn`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let (_, oldest) = self.slots.oldest()?;
-        oldest.submitted.checked_add(self.config.deadline)
+        let deadline = self
+            .slots
+            .oldest()
+            .and_then(|(_, oldest)| oldest.submitted.checked_add(self.config.deadline));
+        deadline.into_iter().chain(self.queue.poll_timeout()).min()
+    }
+
+    /// Which parts of a range on the device hold data, see [`Queue::extents`]; one extent where the device cannot tell.
+    pub fn extents(&mut self, range: BlockRange) -> Vec<Extent> {
+        let whole = || {
+            vec![Extent {
+                blocks: range.count,
+                allocated: true,
+                zero: false,
+            }]
+        };
+        self.queue.extents(range).unwrap_or_else(whole)
     }
 
     /// Answers what is overdue at `now` with `Timeout`. What the device has of it stays the device's, buffer and all,

@@ -76,7 +76,7 @@ impl Region {
         page: u32,
         len: usize,
         capacity: usize,
-        home: Rc<dyn BufHome>,
+        home: Rc<impl BufHome + 'static>,
     ) -> Buf {
         let offset = page as usize * PIECE_BYTES_MIN;
         assert!(offset + capacity <= self.len, "a piece outside its region");

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+
+use sdk::host::{OwnerId, StreamId};
 
 use crate::core::Core;
 use crate::driver::{Direction, Source, Watch};
@@ -10,6 +12,7 @@ use crate::listener::{
     ACCEPTS_PER_TURN, Attempt, LISTENERS_MAX, ListenError, Listener, ListenerId,
 };
 use crate::reactor::Event;
+use crate::socket::Ends;
 use crate::{socket, stats};
 
 impl Core {
@@ -22,16 +25,33 @@ impl Core {
             return Err(ListenError::TooMany);
         }
         let (fd, local) = socket::listen(addr, backlog).map_err(|e| ListenError::new(addr, e))?;
+        Ok((self.add_listener(fd, None), local))
+    }
+
+    /// Takes over a listening socket; its connections are told to `owner`. `None` if there is no room.
+    pub(crate) fn adopt_listener(
+        &mut self,
+        fd: OwnedFd,
+        owner: OwnerId,
+    ) -> rustix::io::Result<Option<ListenerId>> {
+        // Accepting from one that blocks would stop the reactor.
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        let has_room = self.listeners.list.len() < LISTENERS_MAX;
+        Ok(has_room.then(|| self.add_listener(fd, Some(owner))))
+    }
+
+    fn add_listener(&mut self, fd: OwnedFd, owner: Option<OwnerId>) -> ListenerId {
         let id = ListenerId(self.listeners.next);
         self.listeners.next = self.listeners.next.wrapping_add(1);
         self.listeners.list.push(Listener {
             id,
+            owner,
             fd,
             watch: Watch::default(),
             ready: true,
             paused_until: None,
         });
-        Ok((id, local))
+        id
     }
 
     pub(crate) fn close_listener(&mut self, id: ListenerId) {
@@ -75,18 +95,15 @@ impl Core {
             if !self.streams.has_room() {
                 return self.pause_accepting(at, &"the reactor's stream table is full");
             }
-            let listener = self.listeners.list[at].id;
+            let (listener, owner) = (self.listeners.list[at].id, self.listeners.list[at].owner);
             stats::add(&self.stats.syscalls.accept, 1);
             match self.listeners.list[at].accept() {
-                Attempt::Stream(fd, local, peer) => {
+                // Our own listeners are TCP: a connection without addresses is one that died in the queue.
+                Attempt::Stream(_, None) if owner.is_none() => {}
+                Attempt::Stream(fd, ends) => {
                     socket::configure(fd.as_fd(), &self.sockets, &mut self.log, self.now);
                     if let Some(stream) = self.streams.insert(fd, self.now) {
-                        events.push(Event::Accepted {
-                            listener,
-                            stream,
-                            local,
-                            peer,
-                        });
+                        events.extend(arrival(listener, owner, stream, ends));
                     }
                 }
                 Attempt::Skip => {}
@@ -111,5 +128,29 @@ impl Core {
         }
         listener.pause(self.now);
         stats::add(&self.stats.accept_pauses, 1);
+    }
+}
+
+/// The event of a new connection; none for one of ours that died in the queue.
+fn arrival<M>(
+    listener: ListenerId,
+    owner: Option<OwnerId>,
+    stream: StreamId,
+    ends: Option<Ends>,
+) -> Option<Event<M>> {
+    match (owner, ends) {
+        (Some(owner), ends) => Some(Event::Arrived {
+            owner,
+            listener,
+            stream,
+            peer: ends.map(|(_, peer)| peer),
+        }),
+        (None, Some((local, peer))) => Some(Event::Accepted {
+            listener,
+            stream,
+            local,
+            peer,
+        }),
+        (None, None) => None,
     }
 }

@@ -25,6 +25,7 @@ use crate::reactor::Event;
 use crate::spin::Spin;
 use crate::stats::{self, ReactorStats};
 use crate::streams::{Streams, Verdict};
+use crate::wakes::Wakes;
 
 /// How often operations in flight are looked over for overdue ones; bounds a sleep while there are any.
 const OVERDUE_PERIOD: Duration = Duration::from_secs(1);
@@ -51,6 +52,7 @@ pub(crate) struct Core {
     /// Streams that wait for room but could not be watched; they are told to try again.
     unwatched: Vec<StreamId>,
     pub(crate) listeners: Listeners,
+    pub(crate) wakes: Arc<Wakes>,
     /// What peers bring about is logged through it.
     pub(crate) log: LogLimit,
     pub(crate) bell: Arc<Bell>,
@@ -102,6 +104,7 @@ impl Core {
             finished: Vec::new(),
             unwatched: Vec::new(),
             listeners: Listeners::default(),
+            wakes: Wakes::new(bell.clone()),
             log: LogLimit::new(LOG_LINES_PER_SECOND),
             bell,
             bell_watch: Watch::default(),

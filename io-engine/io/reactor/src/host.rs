@@ -2,14 +2,18 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::io::Errno;
 use sdk::buf::Buf;
-use sdk::host::{FileId, FileOp, Host, HostError, OwnerId, StreamError, StreamId};
+use sdk::host::{
+    FileId, FileOp, Host, HostError, ListenerId, OwnerId, StreamError, StreamId, Waker,
+};
 
 use crate::core::{Core, source_of};
 use crate::reactor::Reactor;
+use crate::wakes::Caller;
 use crate::{socket, stats};
 
 impl<M: Send + 'static> Host for Reactor<M> {
@@ -77,6 +81,22 @@ impl<M: Send + 'static> Host for Reactor<M> {
         let now = self.core.now;
         socket::configure(fd.as_fd(), &self.core.sockets, &mut self.core.log, now);
         self.core.streams.insert(fd, now).ok_or(HostError::TooMany)
+    }
+
+    fn adopt_listener(&mut self, fd: OwnedFd, owner: OwnerId) -> Result<ListenerId, HostError> {
+        match self.core.adopt_listener(fd, owner) {
+            Ok(adopted) => adopted.ok_or(HostError::TooMany),
+            Err(errno) => Err(HostError::System(errno.raw_os_error())),
+        }
+    }
+
+    fn close_listener(&mut self, listener: ListenerId) {
+        self.core.close_listener(listener);
+    }
+
+    fn waker(&mut self, owner: OwnerId) -> Option<Waker> {
+        let wakes = self.core.wakes.clone();
+        Some(Waker::new(Arc::new(Caller { wakes, owner })))
     }
 }
 

@@ -30,6 +30,7 @@ mod socket;
 mod spin;
 mod stats;
 mod streams;
+mod wakes;
 
 pub use config::{DriverChoice, Limits, ReactorConfig, ReactorError, SocketOptions};
 pub use driver::DriverKind;

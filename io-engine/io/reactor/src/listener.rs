@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+pub use sdk::host::ListenerId;
+use sdk::host::OwnerId;
 
 use crate::driver::Watch;
 use crate::socket;
@@ -18,10 +20,6 @@ pub(crate) const LISTENERS_MAX: usize = 256;
 
 /// Rest after the system or our table had no room for a connection. It stays in the listen queue meanwhile.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// Names a listener of one reactor; never used again after it was closed.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ListenerId(pub u32);
 
 /// Why an address cannot be listened on.
 #[derive(Debug)]
@@ -73,6 +71,8 @@ impl ListenError {
 /// One listening socket.
 pub(crate) struct Listener {
     pub(crate) id: ListenerId,
+    /// Who lent it; none for the engine's own.
+    pub(crate) owner: Option<OwnerId>,
     pub(crate) fd: OwnedFd,
     pub(crate) watch: Watch,
     /// Connections may be waiting.
@@ -91,8 +91,8 @@ pub(crate) struct Listeners {
 
 /// What came out of one attempt.
 pub(crate) enum Attempt {
-    /// A connection: socket, our end, peer's end.
-    Stream(OwnedFd, SocketAddr, SocketAddr),
+    /// A connection: socket, our end and the peer's, if they are IP addresses.
+    Stream(OwnedFd, Option<(SocketAddr, SocketAddr)>),
     /// That one is gone; try the next.
     Skip,
     /// None is waiting.
@@ -104,7 +104,7 @@ pub(crate) enum Attempt {
 impl Listener {
     pub(crate) fn accept(&mut self) -> Attempt {
         match socket::accept(self.fd.as_fd()) {
-            Ok((fd, local, peer)) => Attempt::Stream(fd, local, peer),
+            Ok((fd, ends)) => Attempt::Stream(fd, ends),
             Err(Errno::AGAIN) => Attempt::Empty,
             Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
                 Attempt::NoRoom(errno)

@@ -35,6 +35,19 @@ pub enum Event<M> {
         /// The peer's end.
         peer: SocketAddr,
     },
+    /// A client connected to a listener that was lent ([`Host::adopt_listener`](sdk::host::Host::adopt_listener)).
+    Arrived {
+        /// Whose listener it is.
+        owner: OwnerId,
+        /// Where it was accepted.
+        listener: ListenerId,
+        /// The new stream.
+        stream: StreamId,
+        /// The client's end; none on a Unix socket.
+        peer: Option<SocketAddr>,
+    },
+    /// Another thread called for an object, by its waker.
+    Wake(OwnerId),
     /// The stream may have bytes or its end to receive. The owner receives until `WouldBlock`, or pauses it; a stream it
     /// leaves alone is offered every turn and keeps the reactor awake.
     Readable(StreamId),
@@ -55,6 +68,8 @@ impl<M> fmt::Debug for Event<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Accepted { stream, peer, .. } => write!(f, "Accepted({stream:?} from {peer})"),
+            Self::Arrived { owner, stream, .. } => write!(f, "Arrived({stream:?} for {owner:?})"),
+            Self::Wake(owner) => write!(f, "Wake({owner:?})"),
             Self::Readable(stream) => write!(f, "Readable({stream:?})"),
             Self::Writable(stream) => write!(f, "Writable({stream:?})"),
             Self::FileDone { owner, done } => write!(f, "FileDone({owner:?}, {done:?})"),
@@ -119,6 +134,9 @@ impl<M: Send + 'static> Reactor<M> {
             self.sleep(until, events);
         }
         self.core.collect(events);
+        if self.core.wakes.has_any() {
+            events.extend(self.core.wakes.take().into_iter().map(Event::Wake));
+        }
         for _ in 0..MESSAGES_PER_TURN {
             let Some(message) = self.mailbox.poll() else {
                 break;
@@ -145,7 +163,7 @@ impl<M: Send + 'static> Reactor<M> {
             stats::add(&self.core.stats.messages, 1);
             events.push(Event::Message(message));
             self.core.look();
-        } else if self.core.driver.has_news() {
+        } else if self.core.driver.has_news() || self.core.wakes.has_any() {
             self.core.bell.announce_awake();
             self.core.look();
         } else {

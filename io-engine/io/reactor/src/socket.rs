@@ -127,15 +127,19 @@ pub(crate) fn listen(addr: SocketAddr, backlog: u32) -> rustix::io::Result<(Owne
     Ok((fd, local))
 }
 
-/// Accepts one connection: the socket, our end and the peer's.
-pub(crate) fn accept(fd: BorrowedFd<'_>) -> rustix::io::Result<(OwnedFd, SocketAddr, SocketAddr)> {
+/// Our end of a connection and the peer's.
+pub(crate) type Ends = (SocketAddr, SocketAddr);
+
+/// Accepts one connection: the socket, and its ends if they are IP addresses.
+pub(crate) fn accept(fd: BorrowedFd<'_>) -> rustix::io::Result<(OwnedFd, Option<Ends>)> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (stream, peer) = rustix::net::acceptfrom_with(fd, flags)?;
-    let peer = peer
-        .and_then(|p| SocketAddr::try_from(p).ok())
-        .ok_or(Errno::CONNABORTED)?;
-    let local = local_addr(stream.as_fd())?;
-    Ok((stream, plain(local), plain(peer)))
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    let ends = peer.zip(local_addr(stream.as_fd()).ok());
+    Ok((
+        stream,
+        ends.map(|(peer, local)| (plain(local), plain(peer))),
+    ))
 }
 
 fn local_addr(fd: BorrowedFd<'_>) -> rustix::io::Result<SocketAddr> {

@@ -64,6 +64,26 @@ impl Engine {
         .await
     }
 
+    /// Has a device obey a command of its own language (`docs/device-fault.md`), and answers what it says. What it changes is not
+    /// remembered over a restart.
+    ///
+    /// # Errors
+    /// `NotFound`, `Busy` while it is faulted, `InvalidArgument` for a command it does not know or a device without commands.
+    pub async fn command_bdev(
+        self: &Arc<Self>,
+        name: &str,
+        command: &str,
+    ) -> Result<String, Problem> {
+        let (name, command) = (name.to_owned(), command.to_owned());
+        self.change(|engine| async move {
+            let handle = engine.read().open_device(&name)?.1.handle;
+            let answer = engine.plane().command_device(handle, &command).await?;
+            tracing::info!(device = %name, %command, "device obeyed a command");
+            Ok(answer)
+        })
+        .await
+    }
+
     pub(super) async fn create(self: &Arc<Self>, wanted: Wanted) -> Result<Bdev, Problem> {
         let name = wanted.name.clone();
         let existing = self.read().devices.get(&name).cloned();
@@ -215,7 +235,9 @@ impl Engine {
         if !users.is_empty() {
             changes.push(Change::RemoveSubsystem(own.clone()));
         }
+        changes.push(Change::RemoveExport(name.clone()));
         self.persist(changes).await?;
+        self.withdraw_export(&name).await?;
         if !users.is_empty() {
             self.withdraw(&own).await?;
         }

@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use plugin_host::PluginInfo;
 use uuid::Uuid;
 
 use crate::control::stats::IoStats;
@@ -113,6 +114,17 @@ pub struct SubsystemSpec {
     pub allowed_hosts: Option<Vec<String>>,
     /// Namespaces, ascending by `nsid`.
     pub namespaces: Vec<NamespaceSpec>,
+}
+
+/// A device that is to be served over another protocol than NVMe-oF.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportSpec {
+    /// The device.
+    pub device: DeviceHandle,
+    /// Name clients ask for.
+    pub name: String,
+    /// Protocol, as its plugin calls it: `nbd`.
+    pub protocol: String,
 }
 
 /// Load and state of one reactor.
@@ -280,6 +292,26 @@ pub trait DataPlane: Send + Sync + 'static {
     /// `NotFound`, `Internal`.
     async fn remove_namespace(&self, nqn: &str, nsid: u32) -> Result<(), Problem>;
 
+    /// Has a device obey a command of its own language, and answers what it says.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidArgument` for a command it does not know or a device without commands, `Internal`.
+    async fn command_device(&self, handle: DeviceHandle, command: &str) -> Result<String, Problem>;
+
+    /// Serves a device over another protocol; answers the URI clients reach it by.
+    ///
+    /// # Errors
+    /// `NotFound` (the device), `Unsupported` (the protocol), `Busy` (a namespace refers to the device, or the server's address
+    /// is in use), `AlreadyExists`, `Internal`.
+    async fn add_export(&self, spec: ExportSpec) -> Result<String, Problem>;
+
+    /// Serves a device no longer over another protocol: its clients are disconnected. What they have in it goes on, see
+    /// `settle`.
+    ///
+    /// # Errors
+    /// `NotFound`, `Internal`.
+    async fn remove_export(&self, device: DeviceHandle) -> Result<(), Problem>;
+
     /// What an operator should know about open devices that work: one sentence with the fix each.
     async fn device_warnings(&self) -> Vec<(DeviceHandle, String)> {
         Vec::new()
@@ -308,4 +340,9 @@ pub trait DataPlane: Send + Sync + 'static {
 
     /// Addresses the NVMe/TCP fabric listens on, with the real ports.
     fn listeners(&self) -> Vec<SocketAddr>;
+
+    /// The plugins there are, in the order they were taken in.
+    fn plugins(&self) -> Vec<PluginInfo> {
+        Vec::new()
+    }
 }

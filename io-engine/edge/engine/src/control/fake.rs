@@ -10,8 +10,8 @@ use sdk::uri::DeviceUri;
 use uuid::Uuid;
 
 use super::dataplane::{
-    ControllerInfo, DataPlane, DeviceHandle, DeviceInfo, InflightIo, NamespaceSpec, Problem,
-    ProblemKind, ReactorStats, SubsystemSpec, Writers,
+    ControllerInfo, DataPlane, DeviceHandle, DeviceInfo, ExportSpec, InflightIo, NamespaceSpec,
+    Problem, ProblemKind, ReactorStats, SubsystemSpec, Writers,
 };
 use super::stats::{CountedOp, IoStats};
 
@@ -25,6 +25,7 @@ pub struct FakePlane {
 struct Inner {
     devices: BTreeMap<DeviceHandle, DeviceInfo>,
     subsystems: BTreeMap<String, SubsystemSpec>,
+    exports: BTreeMap<DeviceHandle, ExportSpec>,
     stats: BTreeMap<DeviceHandle, IoStats>,
     broken: BTreeSet<String>,
     slow: BTreeMap<String, Duration>,
@@ -109,6 +110,16 @@ impl FakePlane {
             .collect()
     }
 
+    /// Names served over another protocol.
+    pub fn exported(&self) -> Vec<String> {
+        let inner = self.lock();
+        inner
+            .exports
+            .values()
+            .map(|spec| spec.name.clone())
+            .collect()
+    }
+
     /// What is served.
     pub fn served(&self) -> Vec<SubsystemSpec> {
         self.lock().subsystems.values().cloned().collect()
@@ -180,7 +191,8 @@ impl DataPlane for FakePlane {
             .subsystems
             .values()
             .flat_map(|spec| &spec.namespaces)
-            .any(|ns| ns.device == handle);
+            .any(|ns| ns.device == handle)
+            || inner.exports.contains_key(&handle);
         if used {
             return Err(Problem::new(
                 ProblemKind::Busy,
@@ -289,6 +301,35 @@ impl DataPlane for FakePlane {
         let spec = inner.subsystems.get_mut(nqn).ok_or_else(|| missing(nqn))?;
         spec.namespaces.retain(|namespace| namespace.nsid != nsid);
         Ok(())
+    }
+
+    async fn command_device(&self, handle: DeviceHandle, command: &str) -> Result<String, Problem> {
+        let inner = self.lock();
+        let info = inner.devices.get(&handle);
+        let info = info.ok_or_else(|| missing("the device"))?;
+        match command {
+            "list" => Ok(format!("nothing wrong with {}", info.name)),
+            _ => Err(Problem::new(
+                ProblemKind::InvalidArgument,
+                format!("'{command}' is unknown"),
+            )),
+        }
+    }
+
+    async fn add_export(&self, spec: ExportSpec) -> Result<String, Problem> {
+        let mut inner = self.lock();
+        if spec.protocol != "nbd" {
+            let detail = format!("no plugin serves protocol '{}'", spec.protocol);
+            return Err(Problem::new(ProblemKind::Unsupported, detail));
+        }
+        let uri = format!("nbd://127.0.0.1:10809/{}", spec.name);
+        inner.exports.insert(spec.device, spec);
+        Ok(uri)
+    }
+
+    async fn remove_export(&self, device: DeviceHandle) -> Result<(), Problem> {
+        let removed = self.lock().exports.remove(&device);
+        removed.map(drop).ok_or_else(|| missing("the export"))
     }
 
     async fn device_stats(&self) -> Vec<(DeviceHandle, IoStats)> {

@@ -22,6 +22,7 @@ pub mod usage;
 
 mod bdevs;
 mod device_uri;
+mod exports;
 mod registry;
 mod replay;
 mod shares;
@@ -36,6 +37,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use plugin_host::PluginInfo;
 use uuid::Uuid;
 
 use crate::store::{Change, Store, StoreError};
@@ -137,6 +139,11 @@ impl Engine {
     /// Addresses the target listens on, with the real ports.
     pub fn listening(&self) -> Vec<SocketAddr> {
         self.plane().listeners()
+    }
+
+    /// The plugins there are, in the order they were taken in.
+    pub fn plugins(&self) -> Vec<PluginInfo> {
+        self.plane().plugins()
     }
 
     /// Addresses the target listens on, as a client can reach them.

@@ -9,7 +9,7 @@ use super::dataplane::{
     DeviceHandle, DeviceInfo, NamespaceSpec, Problem, ProblemKind, SubsystemSpec,
 };
 use super::identity;
-use crate::store::{DeviceRecord, SubsystemRecord};
+use crate::store::{DeviceRecord, ExportRecord, SubsystemRecord};
 
 /// A device and whether it is open.
 #[derive(Clone, Debug)]
@@ -27,11 +27,21 @@ pub(super) struct SubsystemEntry {
     pub(super) online: Result<(), String>,
 }
 
+/// A device that is to be served over another protocol, and whether it is.
+#[derive(Clone, Debug)]
+pub(super) struct ExportEntry {
+    pub(super) record: ExportRecord,
+    /// Where clients reach it, or why it is not served.
+    pub(super) online: Result<String, String>,
+}
+
 /// Everything that exists. Mirrors the store, plus what is open and served.
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) devices: BTreeMap<String, DeviceEntry>,
     pub(super) subsystems: BTreeMap<String, SubsystemEntry>,
+    /// By name of the device.
+    pub(super) exports: BTreeMap<String, ExportEntry>,
 }
 
 /// A device, as it is shown.
@@ -53,9 +63,11 @@ pub struct Bdev {
     pub capabilities: String,
     /// Why it does no I/O: it did not open, or was lost since.
     pub fault: Option<String>,
-    /// A subsystem uses it.
+    /// A subsystem uses it, or it is served over another protocol.
     pub claimed: bool,
-    /// Where its own subsystem can be reached, if it is shared.
+    /// The other protocol it is served over, if it is.
+    pub protocol: Option<String>,
+    /// Where it can be reached, if it is shared: by its own subsystem, or over another protocol.
     pub share_uri: Option<String>,
 }
 
@@ -246,6 +258,7 @@ impl Engine {
     fn show_device(&self, state: &State, name: &str, entry: &DeviceEntry) -> Bdev {
         let own = identity::nqn_of(name);
         let shared = state.subsystems.contains_key(&own);
+        let export = state.exports.get(name);
         let info = entry.open.as_ref().ok();
         Bdev {
             name: name.to_owned(),
@@ -260,10 +273,14 @@ impl Engine {
                 .map(|info| info.capabilities.clone())
                 .unwrap_or_default(),
             fault: self.fault_of(entry),
-            claimed: !state.users_of(name).is_empty(),
-            share_uri: shared
-                .then(|| self.share_uris(&own).into_iter().next())
-                .flatten(),
+            claimed: !state.users_of(name).is_empty() || export.is_some(),
+            protocol: export.map(|entry| entry.record.protocol.clone()),
+            share_uri: match export {
+                Some(entry) => entry.online.as_ref().ok().cloned(),
+                None => shared
+                    .then(|| self.share_uris(&own).into_iter().next())
+                    .flatten(),
+            },
         }
     }
 

@@ -7,7 +7,7 @@ use engine_config::DeclaredDevice;
 
 use super::dataplane::{DeviceInfo, Problem};
 use super::device_uri::Wanted;
-use super::registry::{DeviceEntry, SubsystemEntry};
+use super::registry::{DeviceEntry, ExportEntry, SubsystemEntry};
 use super::{Engine, identity};
 use crate::store::{Change, Contents, StoreError};
 
@@ -36,6 +36,12 @@ impl Engine {
                 .devices
                 .insert(name.clone(), DeviceEntry { record, open });
             opening.spawn(async move { (name, engine.open(&uri).await) });
+        }
+        for (name, record) in contents.exports {
+            let online = Err("its device is being opened".to_owned());
+            self.write()
+                .exports
+                .insert(name, ExportEntry { record, online });
         }
         for (nqn, record) in contents.subsystems {
             let online = Err("its devices are being opened".to_owned());
@@ -113,6 +119,7 @@ impl Engine {
         for nqn in users {
             self.serve(&nqn).await;
         }
+        self.serve_export(device).await;
     }
 
     /// A reservation outlives its share, but neither its device nor a crash in the middle of a removal.

@@ -35,7 +35,7 @@ impl Engine {
             .await
     }
 
-    /// Stops exporting a device. Done means that no host writes to it any longer. A device that is not exported, or does not
+    /// Stops exporting a device, over whatever protocol. Done means that no host writes to it any longer. A device that is not exported, or does not
     /// exist, is left alone.
     ///
     /// # Errors
@@ -111,6 +111,12 @@ impl Engine {
         hosts: Vec<String>,
     ) -> Result<Bdev, Problem> {
         let nqn = identity::nqn_of(name);
+        if let Some(entry) = self.read().exports.get(name) {
+            let protocol = &entry.record.protocol;
+            let detail =
+                format!("device '{name}' is shared over {protocol} already; unshare it first");
+            return Err(Problem::new(ProblemKind::AlreadyExists, detail));
+        }
         let shared = self.read().subsystems.contains_key(&nqn);
         if shared {
             if !hosts.is_empty() {
@@ -159,6 +165,9 @@ impl Engine {
     }
 
     async fn unshare(self: &Arc<Self>, name: &str) -> Result<(), Problem> {
+        if self.unexport(name).await? {
+            return Ok(());
+        }
         let nqn = identity::nqn_of(name);
         let shared = self.read().subsystem(&nqn).cloned();
         let Ok(SubsystemEntry { record, .. }) = shared else {

@@ -18,18 +18,22 @@ use units::Blocks;
 use uuid::Uuid;
 
 use super::calls::{open_problem, shard_problem};
+use super::exports::Exported;
 use super::{DRAIN_MAX, Plane, Registry, drivers};
 use crate::control::dataplane::{DeviceHandle, DeviceInfo, Problem, ProblemKind, Writers};
 use crate::shard::{self, DeviceSetup, Placed, ShardError, Unsettled};
 
 /// How long a device that is asked again and again whether it is idle is left alone.
 const PAUSE: Duration = Duration::from_millis(5);
+/// Scheme of devices that go wrong as told, and may hold operations back for ever.
+const FAULTS: &str = "fault";
 /// Longest wait for changes of data to end; the device deadline, if that is shorter: past it they are overdue.
 const SETTLE_MAX: Duration = Duration::from_secs(10);
 
 /// A device the control side has a handle of.
 pub(super) struct Opened {
     pub(super) name: String,
+    scheme: String,
     /// None while it is opened again, and after that failed.
     pub(super) device: Option<Box<dyn Device>>,
     /// The size hosts know.
@@ -39,7 +43,19 @@ pub(super) struct Opened {
     pub(super) key: Option<DeviceKey>,
     /// Subsystem NQN and namespace id that refer to it.
     pub(super) used_by: Vec<(String, u32)>,
+    /// How it is served over another protocol.
+    pub(super) exported: Option<Exported>,
     is_reopening: bool,
+}
+
+impl Opened {
+    /// Has a fault device answer what it holds back, which would keep it from being closed.
+    fn let_go(&mut self) {
+        if let Some(device) = self.device.as_deref_mut().filter(|_| self.scheme == FAULTS) {
+            // One that refuses is closed like any other that holds on to something.
+            let _ = device.handle_command("release");
+        }
+    }
 }
 
 /// How each device is. Apart from the registry, because it is asked for without waiting.
@@ -101,6 +117,7 @@ impl Plane {
 
     pub(super) async fn open(&self, uri: &str) -> Result<DeviceInfo, Problem> {
         let (driver, uri) = self.driver_for(uri)?;
+        let scheme = uri.scheme().to_owned();
         let mut device = self.open_with(driver, uri).await?;
         let mut registry = self.registry.lock().await;
         let home = self
@@ -113,11 +130,13 @@ impl Plane {
         let info = info(handle, &*device);
         let opened = Opened {
             name: info.name.clone(),
+            scheme,
             geometry: device.geometry(),
             device: Some(device),
             home,
             key: Some(key),
             used_by: Vec::new(),
+            exported: None,
             is_reopening: false,
         };
         registry.devices.insert(handle, opened);
@@ -185,6 +204,12 @@ impl Plane {
             );
             return Err(Problem::new(ProblemKind::Busy, detail));
         }
+        if let Some(exported) = &opened.exported {
+            let (name, protocol) = (&opened.name, &exported.protocol);
+            let detail = format!("device '{name}' is shared over {protocol}; unshare it first");
+            return Err(Problem::new(ProblemKind::Busy, detail));
+        }
+        opened.let_go();
         let (home, key, name) = (opened.home, opened.key, opened.name.clone());
         let deadline = Instant::now() + DRAIN_MAX;
         while let Some(key) = key {
@@ -225,6 +250,7 @@ impl Plane {
                 );
                 return Err(Problem::new(ProblemKind::Busy, detail));
             }
+            opened.let_go();
             (opened.home, opened.key)
         };
         let taken_out = match key {
@@ -304,11 +330,29 @@ impl Plane {
             None => self.place(&mut *device, opened.home).await?,
         };
         self.condition.set(handle, State::Watched(health));
+        if let Some(exported) = opened.exported.as_ref().filter(|_| found != known) {
+            self.resize_volume(exported, found).await?;
+        }
         let info = info(handle, &*device);
         opened.key = Some(key);
         opened.geometry = found;
         opened.device = Some(device);
         Ok(info)
+    }
+
+    /// Has a device obey a command of its own language; it answers with text.
+    pub(super) async fn command(
+        &self,
+        handle: DeviceHandle,
+        command: &str,
+    ) -> Result<String, Problem> {
+        let mut registry = self.registry.lock().await;
+        let opened = find(&mut registry, handle)?;
+        let Some(device) = opened.device.as_deref_mut() else {
+            return Err(not_open(&opened.name));
+        };
+        let answer = device.handle_command(command);
+        answer.map_err(|error| open_problem(&error))
     }
 
     pub(super) async fn resize(
@@ -332,6 +376,9 @@ impl Plane {
                 .call(opened.home, move |shard| shard.resize_device(key, geometry))
                 .await?;
             resized.map_err(|error| shard_problem(&opened.name, error))?;
+        }
+        if let Some(exported) = &opened.exported {
+            self.resize_volume(exported, geometry).await?;
         }
         Ok(geometry.blocks.0)
     }

@@ -1,14 +1,9 @@
-//! The device drivers that are linked in, and which of them serves a URI.
+//! Which device driver serves a URI.
 
 use sdk::block::DeviceDriver;
 use sdk::uri::{DeviceUri, UriError};
 
-/// Every driver.
-pub(super) fn all() -> Vec<Box<dyn DeviceDriver>> {
-    let mut drivers = device_mem::drivers();
-    drivers.extend(device_uring::drivers());
-    drivers
-}
+use super::plugins::LINKED;
 
 /// Which of `drivers` serves the scheme of `uri`.
 ///
@@ -31,14 +26,18 @@ pub(super) fn position(
     })
 }
 
-/// Whether `text` is a device URI that a driver takes, parameters included. Whether the device can be opened only opening
-/// it tells.
+/// Whether `text` is a device URI that a driver of the default set of plugins takes, parameters included. Whether the device
+/// can be opened only opening it tells.
 ///
 /// # Errors
 /// Says what to write.
 pub fn check_uri(text: &str) -> Result<(), UriError> {
     let uri = DeviceUri::parse(text)?;
-    let drivers = all();
+    let drivers: Vec<Box<dyn DeviceDriver>> = LINKED
+        .iter()
+        .filter_map(|plugin| plugin.devices)
+        .flat_map(|make| make())
+        .collect();
     drivers[position(&drivers, &uri)?].check(uri)
 }
 
@@ -58,7 +57,7 @@ mod tests {
         }
         let line = check_uri("spdk:///x").unwrap_err().to_string();
         assert!(
-            line.ends_with("'spdk' is unknown; use one of: aio, malloc, null, uring"),
+            line.ends_with("'spdk' is unknown; use one of: aio, fault, malloc, null, uring"),
             "{line}"
         );
         for bad in [

@@ -10,7 +10,9 @@ mod calls;
 mod devices;
 mod directory;
 mod drivers;
+mod exports;
 mod persist;
+mod plugins;
 mod settings;
 mod shards;
 
@@ -22,12 +24,13 @@ use std::time::{Duration, Instant, SystemTime};
 use async_trait::async_trait;
 use block::DeviceConfig;
 use nvme_target::{AllowedHosts, NamespaceConfig, PersistedReservations, SubsystemConfig};
+use plugin_host::{PluginHost, PluginInfo};
 use sdk::block::{DeviceDriver, Support};
 use tokio::sync::Mutex;
 
 use crate::control::dataplane::{
-    ControllerInfo, DataPlane, DeviceHandle, DeviceInfo, InflightIo, NamespaceSpec, Problem,
-    ProblemKind, ReactorStats, SubsystemSpec, Writers,
+    ControllerInfo, DataPlane, DeviceHandle, DeviceInfo, ExportSpec, InflightIo, NamespaceSpec,
+    Problem, ProblemKind, ReactorStats, SubsystemSpec, Writers,
 };
 use crate::control::stats::IoStats;
 use crate::shard::SubsystemSetup;
@@ -36,7 +39,10 @@ use calls::shard_problem;
 use devices::{Condition, Opened, find, not_open};
 use directory::Directory;
 pub use drivers::check_uri;
+use exports::Servers;
 pub use persist::ReservationStore;
+use plugins::Transport;
+pub use plugins::{LINKED, linked};
 pub use shards::PlaneConfig;
 use shards::Shards;
 
@@ -48,6 +54,9 @@ pub struct Plane {
     shards: Shards,
     directory: Arc<Directory>,
     drivers: Arc<Vec<Box<dyn DeviceDriver>>>,
+    plugins: PluginHost,
+    /// Where servers of other protocols listen, by protocol.
+    export_listen: BTreeMap<String, Vec<String>>,
     reservations: Arc<dyn ReservationStore>,
     registry: Mutex<Registry>,
     condition: Condition,
@@ -60,6 +69,7 @@ struct Registry {
     next_handle: u64,
     devices: BTreeMap<DeviceHandle, Opened>,
     subsystems: BTreeMap<String, Served>,
+    servers: Servers,
 }
 
 struct Served {
@@ -76,10 +86,22 @@ impl Plane {
         config: PlaneConfig,
         reservations: Arc<dyn ReservationStore>,
     ) -> Result<Arc<Self>, Problem> {
-        Self::start_with(config, reservations, drivers::all())
+        Self::start_from(config, reservations, &linked(None, None))
     }
 
-    /// Starts with these device drivers.
+    /// Starts with the devices and the transport of these plugins.
+    ///
+    /// # Errors
+    /// As [`Plane::start`]; `Internal` when no plugin brings the transport hosts come by.
+    pub fn start_from(
+        config: PlaneConfig,
+        reservations: Arc<dyn ReservationStore>,
+        plugins: &PluginHost,
+    ) -> Result<Arc<Self>, Problem> {
+        Self::assemble(config, reservations, plugins.drivers(), plugins)
+    }
+
+    /// Starts with these device drivers and the linked-in transport.
     ///
     /// # Errors
     /// As [`Plane::start`].
@@ -88,13 +110,30 @@ impl Plane {
         reservations: Arc<dyn ReservationStore>,
         drivers: Vec<Box<dyn DeviceDriver>>,
     ) -> Result<Arc<Self>, Problem> {
+        Self::assemble(config, reservations, drivers, &linked(None, None))
+    }
+
+    fn assemble(
+        config: PlaneConfig,
+        reservations: Arc<dyn ReservationStore>,
+        drivers: Vec<Box<dyn DeviceDriver>>,
+        plugins: &PluginHost,
+    ) -> Result<Arc<Self>, Problem> {
         let directory = Arc::new(Directory::default());
         let device = config.device.clone();
-        let shards = Shards::start(config, Arc::clone(&directory), Arc::clone(&reservations))?;
+        let export_listen = config.export_listen.clone();
+        let shards = Shards::start(
+            config,
+            Arc::clone(&directory),
+            Arc::clone(&reservations),
+            &Arc::new(Transport::of(plugins)?),
+        )?;
         Ok(Arc::new(Self {
             shards,
             directory,
             drivers: Arc::new(drivers),
+            plugins: plugins.clone(),
+            export_listen,
             reservations,
             registry: Mutex::new(Registry::default()),
             condition: Condition::default(),
@@ -125,6 +164,7 @@ impl Plane {
         let mut registry = self.registry.lock().await;
         registry.devices.clear();
         registry.subsystems.clear();
+        registry.servers.clear();
     }
 
     async fn namespace(
@@ -140,6 +180,11 @@ impl Plane {
             let name = &opened.name;
             let detail =
                 format!("device '{name}' is namespace {nsid} of {user}; remove it there first");
+            return Err(Problem::new(ProblemKind::Busy, detail));
+        }
+        if let Some(exported) = &opened.exported {
+            let (name, protocol) = (&opened.name, &exported.protocol);
+            let detail = format!("device '{name}' is shared over {protocol}; unshare it first");
             return Err(Problem::new(ProblemKind::Busy, detail));
         }
         let key = self.bring(spec.device, opened, home).await?;
@@ -385,6 +430,18 @@ impl DataPlane for Plane {
         self.shards.persisted(home).await
     }
 
+    async fn command_device(&self, handle: DeviceHandle, command: &str) -> Result<String, Problem> {
+        self.command(handle, command).await
+    }
+
+    async fn add_export(&self, spec: ExportSpec) -> Result<String, Problem> {
+        self.export(spec).await
+    }
+
+    async fn remove_export(&self, device: DeviceHandle) -> Result<(), Problem> {
+        self.unexport(device).await
+    }
+
     async fn device_warnings(&self) -> Vec<(DeviceHandle, String)> {
         let registry = self.registry.lock().await;
         let devices = registry.devices.iter();
@@ -490,5 +547,9 @@ impl DataPlane for Plane {
 
     fn listeners(&self) -> Vec<SocketAddr> {
         self.shards.listeners().to_vec()
+    }
+
+    fn plugins(&self) -> Vec<PluginInfo> {
+        self.plugins.plugins()
     }
 }

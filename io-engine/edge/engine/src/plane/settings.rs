@@ -1,5 +1,6 @@
 //! From the configuration file's words to the reactors'.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use block::DeviceConfig;
@@ -89,8 +90,16 @@ impl PlaneConfig {
                 inflight_max: INFLIGHT_MAX,
                 overdue_max: OVERDUE_MAX,
             },
+            export_listen: export_listen(config),
         }
     }
+}
+
+/// Where servers listen, by protocol.
+fn export_listen(config: &Config) -> BTreeMap<String, Vec<String>> {
+    let nbd = config.nbd.listen.iter();
+    let nbd = nbd.map(|address| address.as_str().to_owned());
+    BTreeMap::from([("nbd".to_owned(), nbd.collect())])
 }
 
 fn tcp(nvmf: &Nvmf, queue_depth: u16) -> TcpConfig {

@@ -1,5 +1,6 @@
 //! Reactor threads: starting, calling and joining them.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel};
 use std::sync::{Arc, Mutex};
@@ -9,12 +10,12 @@ use std::time::Duration;
 use block::DeviceConfig;
 use nvme_target::TargetConfig;
 use reactor::{DriverKind, Handle, Reactor, ReactorConfig, ReactorStats as Counters};
-use sdk::fabric::Fabric;
 use tokio::sync::oneshot;
-use transport_nvmf_tcp::{TcpConfig, TcpFabric};
+use transport_nvmf_tcp::TcpConfig;
 
 use super::directory::Directory;
 use super::persist::{self, ReservationStore};
+use super::plugins::Transport;
 use crate::control::dataplane::{Problem, ProblemKind, ReactorStats};
 use crate::shard::{Message, PersistJob, Shard, ShardFigures, ShardLimits, Surroundings};
 
@@ -43,6 +44,8 @@ pub struct PlaneConfig {
     pub tcp: TcpConfig,
     /// Deadlines of devices.
     pub device: DeviceConfig,
+    /// Where servers of other protocols listen, by protocol (`tcp://ADDRESS:PORT`, `unix:///PATH`).
+    pub export_listen: BTreeMap<String, Vec<String>>,
 }
 
 /// The reactor threads.
@@ -74,6 +77,7 @@ impl Shards {
         config: PlaneConfig,
         directory: Arc<Directory>,
         reservations: Arc<dyn ReservationStore>,
+        transport: &Arc<Transport>,
     ) -> Result<Self, Problem> {
         let internal = |what: &str, error: &dyn std::fmt::Display| {
             Problem::new(ProblemKind::Internal, format!("{what}: {error}"))
@@ -96,6 +100,7 @@ impl Shards {
                 directory: Arc::clone(&directory),
                 persist: persist.clone(),
                 persisted,
+                transport: Arc::clone(transport),
             };
             let thread = std::thread::Builder::new()
                 .name(format!("reactor-{index}"))
@@ -294,6 +299,7 @@ struct Seat {
     directory: Arc<Directory>,
     persist: SyncSender<persist::Job>,
     persisted: Receiver<persist::Outcome>,
+    transport: Arc<Transport>,
 }
 
 impl Seat {
@@ -346,7 +352,7 @@ impl Seat {
             }
         }
         let (counters, driver) = (reactor.stats(), reactor.driver());
-        let fabric: Box<dyn Fabric> = Box::new(TcpFabric::new(self.config.tcp.clone()));
+        let fabric = self.transport.open(&self.config.tcp)?;
         let (handles, handles_receiver) = channel();
         let surroundings = Box::new(Neighbours {
             directory: self.directory,

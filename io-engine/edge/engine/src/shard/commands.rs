@@ -458,7 +458,7 @@ impl Shard {
     /// A device operation ended.
     pub(super) fn finish_io(&mut self, tag: u64, result: IoResult) {
         let Some((cmd, held)) = self.commands.by_tag(tag) else {
-            return;
+            return self.finish_asked(tag, result);
         };
         let result = match result {
             Ok(payload) => {

@@ -366,7 +366,7 @@ impl Shard {
             ("connect_host_connections_full", refused.host_qpairs_full),
         ];
         ShardFigures {
-            connections: self.connections.iter().count() as u64,
+            connections: (self.connections.iter().count() + self.exports.connections()) as u64,
             inflight: self.devices.inflight().count() as u64,
             closed: self
                 .connections
@@ -389,6 +389,7 @@ impl Shard {
         for connection in open {
             self.drop_connection(connection, "engine_stopping");
         }
+        self.remove_volumes();
     }
 
     /// Whether every device operation has ended.

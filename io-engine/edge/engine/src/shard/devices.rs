@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use block::{BlockDevice, CountedOp, DeviceConfig, Health, InflightIo, IoStats, Request, Stamps};
 use nvme_target::DeviceKey;
-use sdk::block::{Capabilities, Geometry, IoError, IoResult, Queue, QueueSeed, Submitted};
+use sdk::block::{Capabilities, Extent, Geometry, IoError, IoResult, Queue, QueueSeed, Submitted};
 use sdk::host::{FileDone, Host, OwnerId};
 use units::BlockRange;
 
@@ -260,6 +260,15 @@ impl Devices {
         }
     }
 
+    /// Another thread called for the device.
+    pub(super) fn handle_wake(&mut self, host: &mut dyn Host, owner: OwnerId) {
+        let at = owner.0 as usize;
+        if let Some(Place::Open(slot)) = self.places.get_mut(at) {
+            slot.device.handle_wake(host);
+            activate(slot, &mut self.active, at);
+        }
+    }
+
     /// The next completion of any device.
     pub(super) fn poll_completion(&mut self, host: &mut dyn Host) -> Option<(u64, IoResult)> {
         let mut at = 0;
@@ -318,6 +327,12 @@ impl Devices {
             .iter()
             .filter_map(|at| self.slot(*at))
             .any(|slot| slot.device.wants_turn())
+    }
+
+    /// What a range of a device holds; `None` if it is gone.
+    pub(super) fn extents(&mut self, key: DeviceKey, range: BlockRange) -> Option<Vec<Extent>> {
+        let slot = self.slot_mut(key.0 as usize)?;
+        Some(slot.device.extents(range))
     }
 
     pub(super) fn set_geometry(&mut self, now: Instant, key: DeviceKey, geometry: Geometry) {

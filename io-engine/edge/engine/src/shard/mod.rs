@@ -1,4 +1,4 @@
-//! One reactor's share of the engine: its connections, its subsystems, its devices.
+//! One reactor's share of the engine: its connections, its subsystems, its devices, its parts of other servers.
 //!
 //! Does: carry values between the fabric, the target core, the devices and the reactor, in the order they ask for it.
 //! Does not: decide anything about NVMe (the target), TCP (the fabric) or devices (block).
@@ -13,6 +13,7 @@ mod commands;
 mod connections;
 mod control;
 mod devices;
+mod exports;
 mod logs;
 mod replies;
 
@@ -27,11 +28,13 @@ pub(crate) use control::{
     ListedController, ListedIo, ShardError, ShardFigures, SubsystemSetup, Unsettled, Writers,
 };
 pub(crate) use devices::{DeviceSetup, Placed};
+pub(crate) use exports::ServerKey;
 
 use admission::Admission;
 use commands::Commands;
 use connections::Connections;
 use devices::Devices;
+use exports::Exports;
 
 /// A closure run on a shard's thread between two turns.
 pub(crate) type Message = Box<dyn FnOnce(&mut Shard) + Send>;
@@ -90,6 +93,7 @@ pub(crate) struct Shard {
     /// Replies of the target that hosts have not read.
     replies: replies::Replies,
     devices: Devices,
+    exports: Exports,
     control: control::Control,
     surroundings: Box<dyn Surroundings>,
     listeners: Vec<ListenerId>,
@@ -110,7 +114,8 @@ impl Shard {
         surroundings: Box<dyn Surroundings>,
         seed: u64,
     ) -> Result<Self, nvme_target::ConfigError> {
-        let commands = Commands::new(config.commands_max as usize);
+        let commands_max = config.commands_max as usize;
+        let commands = Commands::new(commands_max);
         let strangers_max = config.host_qpairs_max;
         Ok(Self {
             index,
@@ -125,6 +130,7 @@ impl Shard {
             log: LogLimit::new(logs::LINES_PER_SECOND),
             replies: replies::Replies::default(),
             devices: Devices::default(),
+            exports: Exports::new(commands_max),
             control: control::Control::default(),
             surroundings,
             listeners: Vec::new(),
@@ -149,13 +155,19 @@ impl Shard {
             self.handle_timeouts();
             self.devices.handle_turn(&mut self.reactor);
             self.pump();
-            self.fabric.flush(&mut self.reactor);
+            self.flush();
             // Flushing frees buffers and resumes connections, which may have answers to send in turn.
             while self.pump() {
-                self.fabric.flush(&mut self.reactor);
+                self.flush();
             }
         }
+        self.close_parts();
         self.devices.close_all(&mut self.reactor);
+    }
+
+    fn flush(&mut self) {
+        self.fabric.flush(&mut self.reactor);
+        self.flush_parts();
     }
 
     fn next_timeout(&self) -> Option<Instant> {
@@ -168,6 +180,7 @@ impl Shard {
             self.target.poll_timeout(),
             self.fabric.poll_timeout(),
             self.devices.poll_timeout(),
+            self.exports.poll_timeout(),
             self.log.poll_timeout(),
         ]
         .into_iter()
@@ -183,12 +196,19 @@ impl Shard {
                 peer,
                 ..
             } => self.handle_accepted(stream, local, peer),
-            Event::Readable(stream) => self.fabric.handle_readable(&mut self.reactor, stream),
-            Event::Writable(stream) => self.fabric.handle_writable(&mut self.reactor, stream),
+            Event::Arrived {
+                owner,
+                listener,
+                stream,
+                peer,
+            } => self.handle_arrived(owner, listener, stream, peer),
+            Event::Readable(stream) => self.handle_readable(stream),
+            Event::Writable(stream) => self.handle_writable(stream),
             Event::FileDone { owner, done } => {
                 self.devices
                     .handle_file_done(&mut self.reactor, owner, done)
             }
+            Event::Wake(owner) => self.devices.handle_wake(&mut self.reactor, owner),
             Event::Message(message) => {
                 message(self);
                 self.take_persisted();
@@ -207,6 +227,9 @@ impl Shard {
         }
         if due(self.devices.poll_timeout()) {
             self.devices.handle_timeout(now);
+        }
+        if due(self.exports.poll_timeout()) {
+            self.handle_part_timeouts(now);
         }
         if due(self.log.poll_timeout()) {
             self.log_summaries();
@@ -231,6 +254,7 @@ impl Shard {
                 self.perform(output);
                 moved = true;
             }
+            moved |= self.pump_parts();
             if !moved {
                 return any;
             }

@@ -218,7 +218,7 @@ fn unknown_schemes_and_parameters_are_refused_by_name() {
     assert_eq!(scheme.kind(), ProblemKind::InvalidUri);
     assert_eq!(
         scheme.to_string(),
-        "device URI scheme 'ftl' is unknown; use one of: aio, malloc, null, uring"
+        "device URI scheme 'ftl' is unknown; use one of: aio, fault, malloc, null, uring"
     );
     let parameter = refused("malloc:///m?size_mb=8&blocksize=512");
     assert_eq!(parameter.kind(), ProblemKind::InvalidUri);

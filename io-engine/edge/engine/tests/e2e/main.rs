@@ -2,10 +2,12 @@
 
 mod bench_disk;
 mod data_path;
+mod from_files;
 mod hostile;
 mod live_changes;
 mod logs;
 mod lost_devices;
+mod nbd;
 mod restart;
 mod shares;
 mod stalls;

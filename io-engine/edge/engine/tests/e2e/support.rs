@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use block::DeviceConfig;
 use engine::control::dataplane::{DataPlane, DeviceHandle, NamespaceSpec, SubsystemSpec};
-use engine::plane::{Plane, PlaneConfig, ReservationStore};
+use engine::plane::{Plane, PlaneConfig, ReservationStore, linked};
 use io_engine_perf::{Client, ClientError, HostIdentity, SessionOptions, Target};
 use nvme_target::TargetConfig;
+use plugin_host::PluginHost;
 use reactor::{DriverChoice, ReactorConfig};
 use sdk::block::DeviceDriver;
 use transport_nvmf_tcp::TcpConfig;
@@ -75,6 +76,7 @@ pub(crate) fn config() -> PlaneConfig {
             inflight_max: 4096,
             overdue_max: 64,
         },
+        export_listen: BTreeMap::new(),
     }
 }
 
@@ -101,9 +103,17 @@ impl Rig {
     }
 
     pub(crate) fn with(config: PlaneConfig, records: Arc<Records>) -> Self {
+        Self::with_plugins(config, records, &linked(None, None))
+    }
+
+    pub(crate) fn with_plugins(
+        config: PlaneConfig,
+        records: Arc<Records>,
+        plugins: &PluginHost,
+    ) -> Self {
         let runtime = runtime();
         let store = Arc::clone(&records) as Arc<dyn ReservationStore>;
-        let plane = Plane::start(config, store).expect("the plane starts");
+        let plane = Plane::start_from(config, store, plugins).expect("the plane starts");
         Self::around(runtime, plane, records)
     }
 

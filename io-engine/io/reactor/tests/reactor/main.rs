@@ -3,5 +3,6 @@
 mod common;
 mod figures;
 mod files;
+mod lent;
 mod sleeping;
 mod streams;

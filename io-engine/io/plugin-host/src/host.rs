@@ -1,0 +1,473 @@
+//! [`PluginHost`]: the plugins of one engine and what they bring, by scheme, transport and protocol.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use sdk::block::{Device, DeviceDriver, OpenError};
+use sdk::bridge::{Blocked, EngineContext, Faults, Imported, Watch, import_linked, import_own};
+use sdk::export::ExportDriver;
+use sdk::fabric::FabricDriver;
+use sdk::plugin::Plugin;
+use sdk::services::Services;
+use sdk::uri::{DeviceUri, UriError};
+
+use crate::check::check;
+use crate::elf::{Descriptor, read};
+use crate::load;
+use crate::probe::Probe;
+use crate::refusal::{Refusal, Why};
+use crate::search::{Search, files_in};
+use crate::services::{Counters, PluginServices, Store};
+
+/// A call on a reactor that takes this long is told: a thousand times what one may take.
+pub const BLOCKED: Duration = Duration::from_secs(1);
+/// Pause between two looks for calls that block.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Where a plugin came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Linked into the engine.
+    Linked,
+    /// Loaded from a file.
+    File(PathBuf),
+}
+
+/// A plugin, for listings.
+#[derive(Clone, Debug)]
+pub struct PluginInfo {
+    /// Name.
+    pub name: String,
+    /// Version.
+    pub version: String,
+    /// Who made it.
+    pub vendor: String,
+    /// `IOE_KIND_*`.
+    pub kinds: u32,
+    /// ABI it was built against: major, minor.
+    pub abi: (u16, u16),
+    /// Where it came from.
+    pub source: Source,
+    /// Device schemes it serves.
+    pub schemes: Vec<String>,
+    /// Transports it brings.
+    pub transports: Vec<String>,
+    /// Protocols it brings.
+    pub protocols: Vec<String>,
+    /// Broken promises since it was loaded.
+    pub faults: u64,
+    /// Its counters.
+    pub counters: Vec<(String, u64)>,
+}
+
+/// The plugins of an engine. Any thread may use it; loading blocks.
+#[derive(Clone)]
+pub struct PluginHost {
+    shared: Arc<Shared>,
+    probe: Option<Probe>,
+    store: Option<Arc<dyn Store>>,
+}
+
+/// What plugins may ask for.
+pub(crate) struct Shared {
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    plugins: Vec<Loaded>,
+    drivers: BTreeMap<String, (usize, Arc<dyn DeviceDriver>)>,
+    fabrics: BTreeMap<String, (usize, Arc<dyn FabricDriver>)>,
+    exports: BTreeMap<String, (usize, Arc<dyn ExportDriver>)>,
+}
+
+struct Loaded {
+    descriptor: Descriptor,
+    source: Source,
+    faults: Arc<Faults>,
+    watch: Arc<Watch>,
+    counters: Arc<Counters>,
+}
+
+impl PluginHost {
+    /// An engine without plugins. `probe` says how files are tried first, `None` loads them at once (for a program that is
+    /// itself only a trial); `store` is where plugins keep values.
+    pub fn new(probe: Option<Probe>, store: Option<Arc<dyn Store>>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                table: Mutex::default(),
+            }),
+            probe,
+            store,
+        }
+    }
+
+    /// Takes in a plugin that is linked into this program, through its tables.
+    ///
+    /// # Errors
+    /// [`Why::Taken`] or [`Why::Load`].
+    pub fn add(&self, plugin: &'static Plugin) -> Result<(), Refusal> {
+        self.add_by(plugin, import_linked)
+    }
+
+    /// As [`PluginHost::add`] for a plugin that is the program's own: what it has on reactors is used without its tables, and
+    /// a panic there is the program's.
+    ///
+    /// # Errors
+    /// As [`PluginHost::add`].
+    pub fn add_own(&self, plugin: &'static Plugin) -> Result<(), Refusal> {
+        self.add_by(plugin, import_own)
+    }
+
+    fn add_by(
+        &self,
+        plugin: &'static Plugin,
+        import: fn(&'static Plugin, &'static EngineContext) -> Result<Imported, String>,
+    ) -> Result<(), Refusal> {
+        let descriptor = Descriptor {
+            abi_major: abi::IOE_ABI_MAJOR,
+            abi_minor: abi::IOE_ABI_MINOR,
+            needs_minor: 0,
+            kinds: plugin.kinds(),
+            flags: 0,
+            name: plugin.name.to_owned(),
+            version: plugin.version.to_owned(),
+            vendor: plugin.vendor.to_owned(),
+            serves: plugin.serves.to_owned(),
+            stamps: abi::IOE_STAMPS.to_vec(),
+        };
+        let (context, counters) = self.context(plugin.name);
+        import(plugin, context)
+            .map_err(|reason| Why::Load { reason })
+            .and_then(|imported| {
+                self.shared
+                    .take_in(descriptor, Source::Linked, imported, counters)
+            })
+            .map_err(|why| Refusal {
+                what: plugin.name.into(),
+                why,
+            })
+    }
+
+    /// Loads a file: its descriptor is read and checked, it is tried in a child, then loaded here. Blocks. The same file
+    /// twice is refused for what it brings.
+    ///
+    /// # Errors
+    /// [`Refusal`] for any reason.
+    pub fn load(&self, path: &Path) -> Result<(), Refusal> {
+        self.load_checked(path).map_err(|why| Refusal {
+            what: path.to_owned(),
+            why,
+        })
+    }
+
+    fn load_checked(&self, path: &Path) -> Result<(), Why> {
+        // A bare name would make the loader search its own path.
+        let path = std::path::absolute(path).map_err(Why::Unreadable)?;
+        let descriptor = read(&path)?;
+        check(&descriptor)?;
+        self.shared.is_free(&descriptor)?;
+        if let Some(probe) = &self.probe {
+            probe.run(&path)?;
+        }
+        let entry = load::open(&path)?;
+        let (context, counters) = self.context(&descriptor.name);
+        let imported = load::enter(&descriptor.name, entry, context)?;
+        self.shared
+            .take_in(descriptor, Source::File(path), imported, counters)
+    }
+
+    /// Loads what a search finds and tells what was refused. What an earlier plugin has is kept: a later file that brings
+    /// the same is refused.
+    pub fn load_all(&self, search: &Search) -> Vec<Refusal> {
+        let mut refusals = Vec::new();
+        let mut files = search.files.clone();
+        for directory in &search.directories {
+            match files_in(directory) {
+                Ok(found) => files.extend(found),
+                Err(error) => refusals.push(Refusal {
+                    what: directory.clone(),
+                    why: Why::Unreadable(error),
+                }),
+            }
+        }
+        refusals.extend(files.iter().filter_map(|file| self.load(file).err()));
+        refusals
+    }
+
+    fn context(&self, plugin: &str) -> (&'static EngineContext, Arc<Counters>) {
+        let counters = Arc::new(Counters::default());
+        let services = PluginServices {
+            plugin: plugin.to_owned(),
+            engine: Arc::downgrade(&self.shared),
+            store: self.store.clone(),
+            counters: counters.clone(),
+        };
+        (EngineContext::new(Arc::new(services)), counters)
+    }
+
+    /// Opens a device through the plugin that serves its scheme. Blocks.
+    ///
+    /// # Errors
+    /// Any [`OpenError`]; an unknown scheme is [`UriError::UnknownScheme`] with those there are.
+    pub fn open_device(&self, uri: &str) -> Result<Box<dyn Device>, OpenError> {
+        self.shared.open_device(uri)
+    }
+
+    /// The device drivers there are, for an engine that keeps a list of them. Each opens through the plugin that serves its
+    /// schemes at the time of this call.
+    pub fn drivers(&self) -> Vec<Box<dyn DeviceDriver>> {
+        let table = self.shared.table();
+        let mut drivers: Vec<Arc<dyn DeviceDriver>> = Vec::new();
+        for (_, driver) in table.drivers.values() {
+            if !drivers.iter().any(|known| Arc::ptr_eq(known, driver)) {
+                drivers.push(driver.clone());
+            }
+        }
+        drivers
+            .into_iter()
+            .map(|driver| Box::new(Shareable(driver)) as Box<dyn DeviceDriver>)
+            .collect()
+    }
+
+    /// The transport called `name`.
+    pub fn fabric(&self, name: &str) -> Option<Arc<dyn FabricDriver>> {
+        self.shared
+            .table()
+            .fabrics
+            .get(name)
+            .map(|(_, driver)| driver.clone())
+    }
+
+    /// The protocol called `name`.
+    pub fn export(&self, name: &str) -> Option<Arc<dyn ExportDriver>> {
+        self.shared
+            .table()
+            .exports
+            .get(name)
+            .map(|(_, driver)| driver.clone())
+    }
+
+    /// The device schemes there are, in order.
+    pub fn schemes(&self) -> Vec<String> {
+        self.shared.table().drivers.keys().cloned().collect()
+    }
+
+    /// The plugin that serves a scheme.
+    pub fn plugin_of_scheme(&self, scheme: &str) -> Option<String> {
+        let table = self.shared.table();
+        let (at, _) = table.drivers.get(scheme)?;
+        Some(table.plugins[*at].descriptor.name.clone())
+    }
+
+    /// All plugins, in the order they were taken in.
+    pub fn plugins(&self) -> Vec<PluginInfo> {
+        let table = self.shared.table();
+        let plugins = table.plugins.iter().enumerate();
+        plugins.map(|(at, loaded)| table.info(at, loaded)).collect()
+    }
+
+    /// Starts a thread that names, in the log, the plugin whose call blocks a reactor for [`BLOCKED`] or longer, once a call.
+    /// It ends with the last clone of this host.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn watch(&self) -> std::io::Result<()> {
+        let shared = Arc::downgrade(&self.shared);
+        let look = move || {
+            while let Some(shared) = shared.upgrade() {
+                for (plugin, blocked) in shared.table().blocked(Instant::now()) {
+                    let (object, since_ms) = (blocked.object, blocked.since.as_millis());
+                    tracing::error!(
+                        plugin,
+                        object,
+                        since_ms,
+                        "a call into the plugin blocks a reactor"
+                    );
+                }
+                drop(shared);
+                std::thread::sleep(LOOK);
+            }
+        };
+        let thread = std::thread::Builder::new().name("plugin-watch".to_owned());
+        thread.spawn(look).map(drop)
+    }
+
+    /// The engine's services as a caller without a name of its own gets them: for drivers of tests.
+    pub fn services(&self, name: &str) -> Arc<dyn Services> {
+        Arc::new(PluginServices {
+            plugin: name.to_owned(),
+            engine: Arc::downgrade(&self.shared),
+            store: self.store.clone(),
+            counters: Arc::default(),
+        })
+    }
+}
+
+impl Table {
+    fn info(&self, at: usize, loaded: &Loaded) -> PluginInfo {
+        let Descriptor {
+            abi_major,
+            abi_minor,
+            kinds,
+            name,
+            version,
+            vendor,
+            ..
+        } = loaded.descriptor.clone();
+        PluginInfo {
+            name,
+            version,
+            vendor,
+            kinds,
+            abi: (abi_major, abi_minor),
+            source: loaded.source.clone(),
+            schemes: names_of(&self.drivers, at),
+            transports: names_of(&self.fabrics, at),
+            protocols: names_of(&self.exports, at),
+            faults: loaded.faults.total(),
+            counters: loaded.counters.all(),
+        }
+    }
+
+    /// Calls that block, with their plugin.
+    fn blocked(&self, now: Instant) -> Vec<(String, Blocked)> {
+        let looked = self.plugins.iter().flat_map(|loaded| {
+            let name = &loaded.descriptor.name;
+            let blocked = loaded.watch.look(now, BLOCKED);
+            blocked
+                .into_iter()
+                .map(move |blocked| (name.clone(), blocked))
+        });
+        looked.collect()
+    }
+
+    /// Refuses a name another plugin has.
+    fn free<T: ?Sized>(
+        &self,
+        of: &BTreeMap<String, (usize, Arc<T>)>,
+        kind: &str,
+        name: &str,
+    ) -> Result<(), Why> {
+        match of.get(name) {
+            None => Ok(()),
+            Some((at, _)) => Err(Why::Taken {
+                what: format!("{kind} '{name}'"),
+                by: self.plugins[*at].descriptor.name.clone(),
+            }),
+        }
+    }
+}
+
+fn names_of<T: ?Sized>(of: &BTreeMap<String, (usize, Arc<T>)>, plugin: usize) -> Vec<String> {
+    let mine = of.iter().filter(|(_, (at, _))| *at == plugin);
+    mine.map(|(name, _)| name.clone()).collect()
+}
+
+impl Shared {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn open_device(&self, uri: &str) -> Result<Box<dyn Device>, OpenError> {
+        let uri = DeviceUri::parse(uri)?;
+        let driver = {
+            let table = self.table();
+            match table.drivers.get(uri.scheme()) {
+                Some((_, driver)) => driver.clone(),
+                None => {
+                    let known: Vec<&str> = table.drivers.keys().map(String::as_str).collect();
+                    return Err(OpenError::Uri(UriError::UnknownScheme {
+                        scheme: uri.scheme().to_owned(),
+                        known: known.join(", "),
+                    }));
+                }
+            }
+        };
+        driver.open(uri)
+    }
+
+    /// Refuses early, by what a descriptor lists, what [`Shared::take_in`] would refuse.
+    fn is_free(&self, descriptor: &Descriptor) -> Result<(), Why> {
+        let table = self.table();
+        let listed = descriptor.serves.split(',').filter(|name| !name.is_empty());
+        for name in listed {
+            if descriptor.kinds & abi::IOE_KIND_DEVICE != 0 {
+                table.free(&table.drivers, "scheme", name)?;
+            }
+            if descriptor.kinds & abi::IOE_KIND_FABRIC != 0 {
+                table.free(&table.fabrics, "transport", name)?;
+            }
+            if descriptor.kinds & abi::IOE_KIND_EXPORT != 0 {
+                table.free(&table.exports, "protocol", name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_in(
+        &self,
+        descriptor: Descriptor,
+        source: Source,
+        imported: Imported,
+        counters: Arc<Counters>,
+    ) -> Result<(), Why> {
+        let mut table = self.table();
+        let Imported {
+            brought,
+            faults,
+            watch,
+        } = imported;
+        for driver in &brought.drivers {
+            for scheme in driver.schemes() {
+                table.free(&table.drivers, "scheme", scheme)?;
+            }
+        }
+        for driver in &brought.fabrics {
+            table.free(&table.fabrics, "transport", driver.name())?;
+        }
+        for driver in &brought.exports {
+            table.free(&table.exports, "protocol", driver.protocol())?;
+        }
+        let at = table.plugins.len();
+        for driver in brought.drivers {
+            let driver: Arc<dyn DeviceDriver> = driver.into();
+            for scheme in driver.schemes() {
+                table
+                    .drivers
+                    .insert((*scheme).to_owned(), (at, driver.clone()));
+            }
+        }
+        for driver in brought.fabrics {
+            let name = driver.name().to_owned();
+            table.fabrics.insert(name, (at, driver.into()));
+        }
+        for driver in brought.exports {
+            let name = driver.protocol().to_owned();
+            table.exports.insert(name, (at, driver.into()));
+        }
+        table.plugins.push(Loaded {
+            descriptor,
+            source,
+            faults,
+            watch,
+            counters,
+        });
+        Ok(())
+    }
+}
+
+/// A driver of which there are several holders.
+struct Shareable(Arc<dyn DeviceDriver>);
+
+impl DeviceDriver for Shareable {
+    fn schemes(&self) -> &'static [&'static str] {
+        self.0.schemes()
+    }
+
+    fn open(&self, uri: DeviceUri) -> Result<Box<dyn Device>, OpenError> {
+        self.0.open(uri)
+    }
+}

@@ -1,0 +1,3 @@
+//! `device-mem` as a file to be loaded.
+
+sdk::export_plugin!(device_mem::PLUGIN);

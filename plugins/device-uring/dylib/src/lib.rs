@@ -1,0 +1,3 @@
+//! `device-uring` as a file to be loaded.
+
+sdk::export_plugin!(device_uring::PLUGIN);

@@ -1,0 +1,3 @@
+//! `transport-nbd` as a file to be loaded.
+
+sdk::export_plugin!(transport_nbd::PLUGIN);
