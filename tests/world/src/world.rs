@@ -245,6 +245,11 @@ impl World {
         self.wrong.get_or_insert(what);
     }
 
+    /// Requests the disks finished so far.
+    pub fn finished(&self) -> u64 {
+        self.finished
+    }
+
     /// Operations not answered yet.
     pub fn outstanding(&self) -> usize {
         self.meanings.len()
