@@ -1144,6 +1144,15 @@ impl World {
         if self.wrong.is_some() {
             return;
         }
+        let is_off = |object: &&pool_format::ObjectRecord| {
+            let is_alone = object.previous == 0 && object.is_thick;
+            let is_live = object.state == pool_format::ObjectState::Live;
+            is_alone && is_live && object.reserved + object.mapped != object.size
+        };
+        let off = self.pool.objects().find(is_off).cloned();
+        if let Some(object) = off {
+            self.complain(format!("the reserve of a thick replica is off: {object:?}"));
+        }
         match check(&mut Reader(&self.disks)) {
             Ok(report) if report.is_clean() => {}
             Ok(report) => self.complain(format!("{report:?}")),

@@ -359,6 +359,11 @@ impl Pool {
                         let held = if until > durable { epoch } else { 0 };
                         heir.shared_until = (sequence, held.max(heir.record.previous_epoch));
                         heir.record.previous_epoch = previous_epoch;
+                        if heir.record.is_thick && previous_epoch == 0 {
+                            // With no snapshot before it every block of its map is its own again.
+                            let record = &mut heir.record;
+                            record.reserved = record.size.saturating_sub(record.mapped);
+                        }
                     });
                 }
             }
