@@ -54,6 +54,16 @@ fn config() {
 }
 
 #[test]
+fn pool_format() {
+    replay("pool_format", fuzz::pool_format::run);
+}
+
+#[test]
+fn pool_image() {
+    replay("pool_image", fuzz::pool_image::run);
+}
+
+#[test]
 fn an_input_that_panics_is_named() {
     let directory = corpus("pdu_parse");
     let victim = inputs(&directory).pop().expect("an input");

@@ -2,7 +2,7 @@
 //!
 //! What is asked: refusal or service, never a panic, a write outside a disk, or work without end.
 
-use pool_core::{Blocks, Mutation, check};
+use pool_core::{Blocks, Mutation, Pool, check};
 use pool_format::{BLOCK, plain_crc};
 
 use crate::disk::Disk;
@@ -144,18 +144,42 @@ pub fn forge(seed: u64, count: u64) -> u64 {
         for _ in 0..1 + rng.below(2) {
             image.hurt(&mut rng);
         }
-        let mut forged = disks.clone();
-        image.write_back(&mut forged);
-        forged.iter_mut().for_each(|disk| disk.is_lenient = true);
-        // Either answer is fine; not coming back is not.
-        let _ = check(&mut image);
-        exercise(forged, &model, &mut rng);
+        use_forged(&mut image, &disks, &model, &mut rng);
     }
     count
 }
 
-fn exercise(disks: Vec<Disk>, model: &Model, rng: &mut Rng) {
-    let mut world = World::open(disks, model.clone(), rng.number(), Mutation::None);
+/// Checks a forged image, repairs a copy of it as far as a repair goes, and uses what opens.
+///
+/// # Panics
+/// When the pool does: that is what is looked for.
+pub fn use_forged(image: &mut Image, disks: &[Disk], model: &Model, rng: &mut Rng) {
+    let mut forged = disks.to_vec();
+    image.write_back(&mut forged);
+    forged.iter_mut().for_each(|disk| disk.is_lenient = true);
+    // Either answer is fine; not coming back is not.
+    if let Ok(report) = check(image)
+        && !report.is_clean()
+    {
+        for fix in &report.fixes {
+            for (i, bytes) in fix.bytes.chunks(BLOCK).enumerate() {
+                let block = fix.block as usize + i;
+                image.disks[fix.disk][block] = bytes.to_vec();
+            }
+        }
+        let mut repaired = forged.clone();
+        image.write_back(&mut repaired);
+        let mut world = World::open(repaired, model.clone(), rng.number(), Mutation::None);
+        let sizes: Vec<u64> = world.disks.iter().map(Disk::blocks).collect();
+        let (limits, _) = world.setup();
+        world.pool = Pool::open_rebuilt(&sizes, limits, report.rebuilt);
+        exercise(&mut world, model);
+    }
+    let mut world = World::open(forged, model.clone(), rng.number(), Mutation::None);
+    exercise(&mut world, model);
+}
+
+fn exercise(world: &mut World, model: &Model) {
     if world.wait_open().is_err() {
         return;
     }
@@ -169,6 +193,7 @@ fn exercise(disks: Vec<Disk>, model: &Model, rng: &mut Rng) {
     world.unmap(2, 0, 20);
     world.copy(1);
     world.delete(2);
+    let _ = world.scrub_all();
     world.ask_seal();
     world.ask_checkpoint();
     for _ in 0..3000 {

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod big;
 pub mod cuts;
 pub mod disk;
 pub mod faults;

@@ -33,6 +33,9 @@ struct Arguments {
     failures_max: u64,
     /// Most volatile blocks of which every subset is cut.
     subsets: usize,
+    /// Replicas of a big pool, and snapshots of each.
+    replicas: u64,
+    snapshots: u64,
     plan: Plan,
 }
 
@@ -42,6 +45,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         seeds: 50_000,
         failures_max: 10,
         subsets: 12,
+        replicas: 100,
+        snapshots: 10,
         plan: Plan::default(),
     };
     while let Some(word) = words.next() {
@@ -61,6 +66,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--trace" => arguments.plan.trace = value == "yes",
             "--errors" => arguments.plan.errors = number()?,
             "--stuck" => arguments.plan.stuck = number()?,
+            "--replicas" => arguments.replicas = number()?,
+            "--snapshots" => arguments.snapshots = number()?,
             "--mix" => arguments.plan.mix = number()?,
             "--subsets" => arguments.subsets = number()? as usize,
             "--disks" => arguments.plan.disks = number()?,
@@ -126,6 +133,24 @@ fn cut(arguments: &Arguments) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// A pool of 16 TiB on two disks: what opening it takes.
+#[expect(
+    clippy::print_stdout,
+    reason = "a command: what it found is its output"
+)]
+fn big(arguments: &Arguments) -> ExitCode {
+    match world::big::open_big(arguments.replicas, arguments.snapshots) {
+        Ok(opened) => {
+            println!("{opened}");
+            ExitCode::SUCCESS
+        }
+        Err(what) => {
+            println!("{what}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 #[expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -144,11 +169,12 @@ fn main() -> ExitCode {
     let seeds = match command.as_str() {
         "faults" | "forge" => return hurt(&command, &arguments),
         "cuts" => return cut(&arguments),
+        "big" => return big(&arguments),
         "play" => 1,
         "long" => arguments.seeds,
         _ => {
             eprintln!(
-                "world play --seed N | cuts [--subsets N] | faults --seeds N | forge --seeds N | long --seeds N [--seed FIRST] [--lives N --events N --side-cuts N --disks N --errors N --stuck N --mutation NAME]"
+                "world play --seed N | cuts [--subsets N] | big [--replicas N --snapshots N] | faults --seeds N | forge --seeds N | long --seeds N [--seed FIRST] [--lives N --events N --side-cuts N --disks N --errors N --stuck N --mutation NAME]"
             );
             return ExitCode::FAILURE;
         }

@@ -245,6 +245,11 @@ impl World {
         self.wrong.get_or_insert(what);
     }
 
+    /// Requests the disks finished so far.
+    pub fn finished(&self) -> u64 {
+        self.finished
+    }
+
     /// Operations not answered yet.
     pub fn outstanding(&self) -> usize {
         self.meanings.len()
@@ -1138,6 +1143,15 @@ impl World {
         self.settle();
         if self.wrong.is_some() {
             return;
+        }
+        let is_off = |object: &&pool_format::ObjectRecord| {
+            let is_alone = object.previous == 0 && object.is_thick;
+            let is_live = object.state == pool_format::ObjectState::Live;
+            is_alone && is_live && object.reserved + object.mapped != object.size
+        };
+        let off = self.pool.objects().find(is_off).cloned();
+        if let Some(object) = off {
+            self.complain(format!("the reserve of a thick replica is off: {object:?}"));
         }
         match check(&mut Reader(&self.disks)) {
             Ok(report) if report.is_clean() => {}

@@ -1,6 +1,7 @@
 //! What the world found once, played again by hand, so that it stays found whatever the random operations become.
 
 use pool_core::Mutation;
+use world::disk::Keep;
 use world::model::Model;
 use world::world::{World, new_disks};
 use world::{Plan, play};
@@ -66,12 +67,42 @@ fn what_was_freed_and_used_again_is_not_discarded_after_a_crash() {
     }
     world.write(1, 5, 12, true);
     rest(&mut world);
-    let disks = world.cut(&mut |_, _| world::disk::Keep::All);
+    let disks = world.cut(&mut |_, _| Keep::All);
     let mut world = World::open(disks, world.model, 2, Mutation::None);
     world.wait_open().expect("opens after the cut");
     rest(&mut world);
     world.compare_after_cut();
     rest(&mut world);
+    world.check_space();
+    assert_eq!(world.wrong, None);
+}
+
+/// Seed 101457: the record of a resize says what was reserved; replay may have dropped a write that was counted in it.
+#[test]
+fn a_reserve_is_right_when_replay_drops_what_was_counted() {
+    let mut world = world();
+    world.create_as(20, true);
+    rest(&mut world);
+    world.write(1, 3, 1, false);
+    while world.outstanding() > 0 {
+        world.finish_one();
+    }
+    let written = world.disks[0].writes;
+    world.resize(1, 30);
+    while world.disks[0].writes < written + 2 {
+        world.finish_one();
+    }
+    // Both copies of the journal block reached the medium, the data before it did not.
+    let disks = world.cut(&mut |_, index| if index == 0 { Keep::None } else { Keep::All });
+    let mut world = World::open(disks, world.model, 2, Mutation::None);
+    world.wait_open().expect("opens after the cut");
+    let object = world.pool.objects().next().expect("the replica").clone();
+    assert_eq!(
+        (object.size, object.mapped),
+        (30, 0),
+        "the write never happened"
+    );
+    assert_eq!(object.reserved, 30);
     world.check_space();
     assert_eq!(world.wrong, None);
 }

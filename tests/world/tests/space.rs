@@ -143,6 +143,23 @@ fn a_thick_replica_never_runs_out() {
         world.refused, refused,
         "what the snapshot holds is written anew"
     );
+    world.unmap(1, 0, 10);
+    rest(&mut world);
+    assert_eq!(world.pool.reserved_blocks(), 10);
+    world.delete(6);
+    rest(&mut world);
+    world.copy(1);
+    rest(&mut world);
+    assert_eq!(world.pool.reserved_blocks(), 150);
+    for snapshot in [5, 7] {
+        world.delete(snapshot);
+        rest(&mut world);
+    }
+    let reserved = world.pool.reserved_blocks();
+    assert_eq!(
+        reserved, 10,
+        "the snapshots are gone, and it has its blocks for itself"
+    );
     world.check_space();
     assert_eq!(world.wrong, None);
 }

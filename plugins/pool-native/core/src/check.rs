@@ -52,7 +52,7 @@ pub fn check(blocks: &mut dyn Blocks) -> Result<CheckReport, PoolError> {
     let root = newest_root(blocks, &ends, &newest).ok_or(PoolError::Damaged("no valid root"))?;
     check_root(&root, &newest.geometry)?;
     let mut report = CheckReport::default();
-    ends.judge(&root, &mut report);
+    ends.judge(&root, &mut report)?;
     let order = root.disks.iter().map(|entry| ends.find(&entry.uuid));
     let mut checker = Checker {
         blocks,
@@ -134,7 +134,10 @@ impl Ends {
     }
 
     /// Both labels of a disk of the pool say what the newer one says.
-    fn judge(&mut self, root: &Root, report: &mut CheckReport) {
+    ///
+    /// # Errors
+    /// `Damaged` when a disk is smaller than its label or the root says.
+    fn judge(&mut self, root: &Root, report: &mut CheckReport) -> Result<(), PoolError> {
         for entry in &root.disks {
             let Some(disk) = self.find(&entry.uuid) else {
                 continue;
@@ -144,6 +147,9 @@ impl Ends {
             let Some(newer) = newer.cloned() else {
                 continue;
             };
+            if newer.disk_blocks > self.sizes[disk] || entry.blocks > self.sizes[disk] {
+                return Err(PoolError::Damaged("a disk is smaller than it should be"));
+            }
             // A device larger than its label says has the last one where the label says.
             let is_longer = self.sizes[disk] != newer.disk_blocks;
             for (copy, label) in both.iter().enumerate() {
@@ -159,6 +165,7 @@ impl Ends {
                 });
             }
         }
+        Ok(())
     }
 }
 

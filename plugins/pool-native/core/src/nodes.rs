@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use pool_format::{Bitmap, Node, NodePtr, SlabKind};
+use pool_format::{Bitmap, Node, NodePtr, SlabKind, SlabRecord};
 
 use crate::api::{Done, DoneResult, Source, Target};
 use crate::device::Purpose;
@@ -103,14 +103,21 @@ impl Pool {
                 self.wake(Wait::Bitmap(slab));
             }
             Err(_) if copy == 0 => self.read_bitmap(slab, 1),
-            Err(_) if self.is_read_only() => {
-                // Nothing is allocated here: what is in use is known from the maps alone.
-                self.loading_bitmaps.remove(&slab);
-                let none = Bitmap::new(self.space.geometry.slab_blocks);
-                self.space.load(slab, none);
-                self.wake(Wait::Bitmap(slab));
-            }
-            Err(_) => self.fault(),
+            Err(_) => self.bitmap_lost(slab),
         }
+    }
+
+    /// What is in use in the slab is known from the maps alone: nothing of it is given away any more, until a repair rebuilds the bitmap.
+    fn bitmap_lost(&mut self, slab: u32) {
+        let mut all = Bitmap::new(self.space.geometry.slab_blocks);
+        for block in 0..self.space.geometry.slab_blocks {
+            all.set(block, true);
+        }
+        self.loading_bitmaps.remove(&slab);
+        self.lost_bitmaps.insert(slab);
+        self.space.load(slab, all);
+        let record = self.space.slabs[slab as usize];
+        self.space.set_slab(slab, SlabRecord { free: 0, ..record });
+        self.wake(Wait::Bitmap(slab));
     }
 }

@@ -289,22 +289,21 @@ impl Pool {
             return Err(PoolError::NoSpace.into());
         }
         let record = &self.objects[&object].record;
-        // What was cut off is unmapped, and so all of it is reserved.
-        let reserved = (record.reserved + more).saturating_sub(old.saturating_sub(size));
-        let reserved = if record.is_thick { reserved } else { 0 };
+        let reserved = resized_reserve(record, size);
         self.journal.push(&Record::Resize {
             object,
             size,
             reserved,
         });
-        self.apply_resize(object, (size, reserved));
+        self.apply_resize(object, size);
         Ok(Answer::Done)
     }
 
-    pub(crate) fn apply_resize(&mut self, object: u64, (size, reserved): (u64, u64)) {
+    /// The reserve follows from what has happened: of what a record says it was, replay may have dropped a part.
+    pub(crate) fn apply_resize(&mut self, object: u64, size: u64) {
         if let Some(object) = self.objects.get_mut(&object) {
+            object.record.reserved = resized_reserve(&object.record, size);
             object.record.size = size;
-            object.record.reserved = reserved.min(size);
             self.dirty_objects.insert(object.slot);
         }
         self.recount_reserve();
@@ -359,6 +358,11 @@ impl Pool {
                         let held = if until > durable { epoch } else { 0 };
                         heir.shared_until = (sequence, held.max(heir.record.previous_epoch));
                         heir.record.previous_epoch = previous_epoch;
+                        if heir.record.is_thick && previous_epoch == 0 {
+                            // With no snapshot before it every block of its map is its own again.
+                            let record = &mut heir.record;
+                            record.reserved = record.size.saturating_sub(record.mapped);
+                        }
                     });
                 }
             }
@@ -603,4 +607,16 @@ impl Pool {
             MovedClass::Kept => {}
         }
     }
+}
+
+/// What is reserved at another size: what was cut off is unmapped by then, and so all of it was.
+fn resized_reserve(record: &ObjectRecord, size: u64) -> u64 {
+    if !record.is_thick {
+        return 0;
+    }
+    let more = size.saturating_sub(record.size);
+    let less = record.size.saturating_sub(size);
+    (record.reserved.saturating_add(more))
+        .saturating_sub(less)
+        .min(size)
 }

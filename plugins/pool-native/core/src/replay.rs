@@ -261,11 +261,7 @@ impl Pool {
                 self.check_new(snapshot.id, &[*map, *dead])?;
                 self.apply_snapshot(*origin, (*map, *dead, *epoch), (**snapshot).clone());
             }
-            Record::Resize {
-                object,
-                size,
-                reserved,
-            } => self.apply_resize(*object, (*size, *reserved)),
+            Record::Resize { object, size, .. } => self.apply_resize(*object, *size),
             Record::State { object, state } => self.apply_state(*object, *state),
             Record::Dead {
                 from,

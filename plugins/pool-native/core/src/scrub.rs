@@ -76,6 +76,11 @@ impl Pool {
             }
             let start = self.space.geometry.region_start(region);
             let count = self.space.geometry.region_blocks;
+            if self.lost_bitmaps.contains(&(slab as u32)) {
+                // What is free here may hold anything.
+                region = (slab as u64 + 1) * per_slab;
+                continue;
+            }
             let in_use = self.space.in_use(start, count);
             if !in_use.contains(&true) {
                 region += 1;
