@@ -35,6 +35,8 @@ pub struct Disk {
     latent: std::collections::BTreeSet<u64>,
     /// Whether two writes to one block at once are let pass: a forged image can make two things lie in one place.
     pub is_lenient: bool,
+    /// Whether the pool was there before the disk.
+    pub was_added: bool,
     /// Whether the disk can discard.
     pub discards: bool,
     /// Changes with each flush that made something durable.
@@ -58,6 +60,7 @@ impl Disk {
             atomic_unit,
             latent: std::collections::BTreeSet::new(),
             is_lenient: false,
+            was_added: false,
             discards: false,
             version: 0,
             writes: 0,
@@ -72,7 +75,10 @@ impl Disk {
 
     /// A blank disk of the same make.
     pub fn like(&self, blocks: u64) -> Self {
-        Self::new(blocks, self.atomic_unit)
+        Self {
+            was_added: true,
+            ..Self::new(blocks, self.atomic_unit)
+        }
     }
 
     /// Becomes larger.

@@ -145,6 +145,51 @@ fn look(disks: Vec<Disk>, model: &Model, seed: u64) -> Result<u64, String> {
     Ok(lost)
 }
 
+/// Reads everything after a cut with one disk of two lost besides: what may be there, or the name of the lost disk.
+///
+/// # Errors
+/// What else was answered.
+pub fn read_without(disks: &[Disk], model: &Model, gone: usize, seed: u64) -> Result<(), String> {
+    let left = vec![disks[1 - gone].clone()];
+    let mut world = World::open_read_only(left, model.clone(), seed);
+    match world.wait_open() {
+        Ok(()) => {}
+        // A pool that was made of one disk has all its metadata there.
+        Err(PoolError::NoPool | PoolError::Damaged(_)) if disks[1].was_added => return Ok(()),
+        Err(error) => return Err(format!("does not open: {error}")),
+    }
+    let found: Vec<(u64, [u8; 16], u64)> = world
+        .pool
+        .objects()
+        .filter(|object| object.state == pool_format::ObjectState::Live)
+        .map(|object| (object.id, object.uuid, object.size))
+        .collect();
+    let numbers: Vec<u64> = world.model.volumes.keys().copied().collect();
+    for number in numbers {
+        let volume = world.model.volumes[&number].clone();
+        let Some((id, _, size)) = found.iter().find(|(_, uuid, _)| *uuid == volume.uuid) else {
+            if volume.is_certain && !volume.is_going {
+                return Err(format!("volume {number} is lost"));
+            }
+            continue;
+        };
+        if let Some(volume) = world.model.volumes.get_mut(&number) {
+            volume.id = Some(*id);
+        }
+        for (block, cell) in volume.cells.iter().enumerate().take(*size as usize) {
+            match world.read_block(number, block as u64) {
+                Ok(value) if cell.allows(&value, 0) => {}
+                Err(PoolError::MissingDisk(disk)) if usize::from(disk) == gone => {}
+                Err(PoolError::MapUnreadable) if disks[1].was_added => {}
+                other => {
+                    return Err(format!("block {block} of volume {number}: {other:?}"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// What was read with one disk of two lost.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lost {

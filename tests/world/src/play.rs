@@ -210,6 +210,11 @@ pub fn verify(
         Ok(report) => return Err(format!("after the cut: {report:?}")),
         Err(error) => return Err(format!("the check after the cut finds: {error}")),
     }
+    if disks.len() == 2 && mutation == Mutation::None && seed.is_multiple_of(8) {
+        let gone = (seed >> 8) as usize % 2;
+        crate::faults::read_without(&disks, &model, gone, seed)
+            .map_err(|what| format!("after the cut, without disk {gone}: {what}"))?;
+    }
     let mut world = World::open(disks, model, seed, mutation);
     world
         .wait_open()

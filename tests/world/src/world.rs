@@ -1134,6 +1134,48 @@ impl World {
         }
     }
 
+    /// Checks that objects have as many blocks mapped as their records say.
+    fn check_counts(&mut self) {
+        let objects: Vec<pool_format::ObjectRecord> = self.pool.objects().cloned().collect();
+        let live = objects
+            .iter()
+            .filter(|object| object.state == pool_format::ObjectState::Live);
+        for object in live {
+            let (mut block, mut mapped) = (0, 0);
+            while block < object.size {
+                match self.extent(object.id, block) {
+                    Ok((len, is_mapped)) => {
+                        mapped += if is_mapped { len } else { 0 };
+                        block += len;
+                    }
+                    Err(error) => {
+                        return self.complain(format!("an extent of {object:?}: {error}"));
+                    }
+                }
+            }
+            if mapped != object.mapped {
+                self.complain(format!("{mapped} blocks are mapped by {object:?}"));
+            }
+        }
+    }
+
+    /// How far the run of blocks from `block` on goes, and whether it is mapped.
+    fn extent(&mut self, object: u64, block: u64) -> Result<(u64, bool), PoolError> {
+        let tag = self.next_tag;
+        self.next_tag += 1;
+        self.pool.submit(tag, HostOp::Extent { object, block });
+        for _ in 0..20_000 {
+            if let Some((answered, result)) = self.pool.poll_answer() {
+                if let (true, Answer::Extent { len, address }) = (answered == tag, result?) {
+                    return Ok((len, address.is_some()));
+                }
+            } else if !self.finish_without_answers() {
+                self.pass(300);
+            }
+        }
+        Err(PoolError::Busy)
+    }
+
     /// Checks that allocation equals reachability, once everything has come to rest behind a checkpoint.
     pub fn check_space(&mut self) {
         for _ in 0..2 {
@@ -1144,6 +1186,7 @@ impl World {
         if self.wrong.is_some() {
             return;
         }
+        self.check_counts();
         let is_off = |object: &&pool_format::ObjectRecord| {
             let is_alone = object.previous == 0 && object.is_thick;
             let is_live = object.state == pool_format::ObjectState::Live;

@@ -107,6 +107,27 @@ fn a_reserve_is_right_when_replay_drops_what_was_counted() {
     assert_eq!(world.wrong, None);
 }
 
+/// Seed 302248 of mix 3: a write planned while a snapshot held its block, recorded when the block was the replica's own again.
+#[test]
+fn a_write_over_the_end_of_a_snapshot_keeps_the_reserve() {
+    let mut world = world();
+    world.create_as(8, true);
+    rest(&mut world);
+    world.write(1, 0, 8, true);
+    rest(&mut world);
+    world.copy(1);
+    rest(&mut world);
+    world.holds_data = true;
+    world.write(1, 2, 3, false);
+    world.delete(2);
+    rest(&mut world);
+    world.holds_data = false;
+    rest(&mut world);
+    assert_eq!(world.pool.reserved_blocks(), 0, "all of it is written");
+    world.check_space();
+    assert_eq!(world.wrong, None);
+}
+
 #[test]
 fn seeds_that_failed_once_do_not_fail_again() {
     for (seed, disks, lives, events) in [(144_315, 2, 3, 400), (512, 1, 3, 400), (8, 1, 60, 14)] {

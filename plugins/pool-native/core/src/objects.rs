@@ -176,6 +176,10 @@ impl Pool {
     pub(crate) fn apply_object(&mut self, mut record: ObjectRecord) {
         record.map_root = None;
         record.dead_root = None;
+        let origin = self.objects.get(&record.previous);
+        if let Some(origin) = origin.filter(|_| record.base != 0) {
+            record.mapped = origin.record.mapped;
+        }
         self.object_next = self.object_next.max(record.id + 1);
         self.map_next = self.map_next.max(record.map.max(record.dead) + 1);
         let info = MapInfo {
@@ -253,6 +257,8 @@ impl Pool {
         };
         let old = &mut replica.record;
         snapshot.base = self.maps.get(&old.map).map_or(0, |info| info.base);
+        // What replay dropped of the replica is not in the snapshot either.
+        snapshot.mapped = old.mapped;
         snapshot.previous = old.previous;
         snapshot.previous_epoch = old.previous_epoch;
         snapshot.map_root = old.map_root.take();

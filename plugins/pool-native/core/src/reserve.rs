@@ -95,7 +95,8 @@ impl Pool {
                 .iter()
                 .filter(|extent| extent.class == MovedClass::Free);
             let freed: u64 = own.map(|extent| u64::from(extent.len)).sum();
-            let reserved = object.record.reserved.saturating_sub(count) + freed;
+            // Freed first: a write may displace its own block when nothing is left to take.
+            let reserved = (object.record.reserved + freed).saturating_sub(count);
             object.record.reserved = reserved.min(object.record.size);
             let sum = &mut self.reserve.outstanding;
             *sum = sum
