@@ -16,6 +16,7 @@ pub mod nvme_spec;
 pub mod nvme_tcp_controller;
 pub mod nvme_tcp_host;
 pub mod pdu_parse;
+pub mod plugin_elf;
 pub mod pool_format;
 pub mod pool_image;
 mod stream;

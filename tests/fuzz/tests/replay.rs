@@ -24,6 +24,11 @@ fn pdu_parse() {
 }
 
 #[test]
+fn plugin_elf() {
+    replay("plugin_elf", fuzz::plugin_elf::run);
+}
+
+#[test]
 fn nvme_spec() {
     replay("nvme_spec", fuzz::nvme_spec::run);
 }

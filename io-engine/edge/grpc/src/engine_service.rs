@@ -10,8 +10,9 @@ use proto::io_engine::v1::engine_rpc_server::EngineRpc;
 use proto::io_engine::v1::{
     CommandDeviceRequest, CommandDeviceResponse, Device, DeviceState, GetIoStatsRequest,
     GetIoStatsResponse, InflightIo, ListDevicesResponse, ListInflightRequest, ListInflightResponse,
-    ListPluginsResponse, ListReactorsResponse, ObjectIoStats, OperationIoStats, Plugin,
-    PluginCounter, Reactor, RescanDeviceRequest, ShareDeviceRequest, ShareDeviceResponse, Stage,
+    ListPluginsResponse, ListReactorsResponse, LoadPluginRequest, ObjectIoStats, OperationIoStats,
+    Plugin, PluginCounter, Reactor, RescanDeviceRequest, ShareDeviceRequest, ShareDeviceResponse,
+    Stage, UnloadPluginRequest,
 };
 use tonic::{Request, Response, Status};
 
@@ -112,6 +113,25 @@ impl EngineRpc for Service {
         Ok(Response::new(ListPluginsResponse {
             plugins: plugins.collect(),
         }))
+    }
+
+    async fn load_plugin(
+        &self,
+        request: Request<LoadPluginRequest>,
+    ) -> Result<Response<Plugin>, Status> {
+        let loaded = self.engine.load_plugin(&request.into_inner().file).await;
+        loaded
+            .map(|plugin| Response::new(show_plugin(plugin)))
+            .map_err(|problem| status(Doing::Other, &problem))
+    }
+
+    async fn unload_plugin(
+        &self,
+        request: Request<UnloadPluginRequest>,
+    ) -> Result<Response<()>, Status> {
+        let done = self.engine.unload_plugin(&request.into_inner().name).await;
+        done.map(Response::new)
+            .map_err(|problem| status(Doing::Other, &problem))
     }
 
     async fn list_inflight(

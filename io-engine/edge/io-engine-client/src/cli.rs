@@ -86,6 +86,16 @@ pub(crate) enum Command {
 pub(crate) enum Plugin {
     /// List them
     List,
+    /// Load one from a plugin directory of the engine's configuration
+    Load {
+        /// Name of the file there
+        file: String,
+    },
+    /// Take out one that was loaded and that nothing uses
+    Unload {
+        /// Its name
+        name: String,
+    },
     /// Everything about one
     Info {
         /// Its name

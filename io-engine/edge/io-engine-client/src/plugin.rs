@@ -1,7 +1,7 @@
 //! `plugin`: what the engine was extended with.
 
 use proto::io_engine::v1::engine_rpc_client::EngineRpcClient;
-use proto::io_engine::v1::{ListPluginsResponse, Plugin};
+use proto::io_engine::v1::{ListPluginsResponse, LoadPluginRequest, Plugin, UnloadPluginRequest};
 
 use crate::cli;
 use crate::context::{Context, Failure};
@@ -9,10 +9,25 @@ use crate::output::Table;
 
 pub(crate) async fn run(context: Context, command: cli::Plugin) -> Result<(), Failure> {
     let mut client = EngineRpcClient::new(context.channel());
-    let reply = context.call("plugin", client.list_plugins(())).await?;
     match command {
-        cli::Plugin::List => context.table(&reply, list),
+        cli::Plugin::List => {
+            let reply = context.call("plugin list", client.list_plugins(())).await?;
+            context.table(&reply, list)
+        }
+        cli::Plugin::Load { file } => {
+            let what = format!("plugin load {file}");
+            let loading = client.load_plugin(LoadPluginRequest { file });
+            let plugin = context.call(what, loading).await?;
+            context.table(&plugin, info)
+        }
+        cli::Plugin::Unload { name } => {
+            let what = format!("plugin unload {name}");
+            let unloading = client.unload_plugin(UnloadPluginRequest { name });
+            context.call(what, unloading).await?;
+            context.line(&(), |()| "unloaded".to_owned())
+        }
         cli::Plugin::Info { name } => {
+            let reply = context.call("plugin info", client.list_plugins(())).await?;
             let found = reply.plugins.into_iter().find(|plugin| plugin.name == name);
             let found = found.ok_or_else(|| {
                 Failure::new(

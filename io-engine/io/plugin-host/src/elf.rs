@@ -9,6 +9,8 @@ use std::path::Path;
 
 use abi::{IOE_MAGIC, IOE_NOTE_NAME, IOE_NOTE_TYPE, IOE_STAMPS_MAX, IoeDescriptor, IoeStamp};
 
+use sdk::text::is_printable;
+
 use crate::refusal::Why;
 
 const HEADER_BYTES: u64 = 64;
@@ -52,12 +54,18 @@ pub struct Descriptor {
     pub stamps: Vec<IoeStamp>,
 }
 
-struct Reader {
-    file: File,
+/// Where the bytes of a file are.
+enum Medium<'a> {
+    File(File),
+    Memory(&'a [u8]),
+}
+
+struct Reader<'a> {
+    medium: Medium<'a>,
     len: u64,
 }
 
-impl Reader {
+impl Reader<'_> {
     fn bytes(&self, offset: u64, len: u64) -> Result<Vec<u8>, Why> {
         let end = offset.saturating_add(len);
         if end > self.len {
@@ -66,11 +74,15 @@ impl Reader {
                 found: self.len,
             });
         }
-        let mut bytes = vec![0; len as usize];
-        self.file
-            .read_exact_at(&mut bytes, offset)
-            .map_err(Why::Unreadable)?;
-        Ok(bytes)
+        match &self.medium {
+            Medium::Memory(all) => Ok(all[offset as usize..end as usize].to_vec()),
+            Medium::File(file) => {
+                let mut bytes = vec![0; len as usize];
+                file.read_exact_at(&mut bytes, offset)
+                    .map_err(Why::Unreadable)?;
+                Ok(bytes)
+            }
+        }
     }
 }
 
@@ -102,12 +114,26 @@ pub fn read(path: &Path) -> Result<Descriptor, Why> {
     if !metadata.is_file() {
         return Err(Why::NotAFile);
     }
-    let reader = Reader {
-        file,
+    find(&Reader {
+        medium: Medium::File(file),
         len: metadata.len(),
-    };
-    let header = header(&reader)?;
-    let programs = programs(&reader, &header)?;
+    })
+}
+
+/// As [`read`], of a file in memory.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_bytes(file: &[u8]) -> Result<Descriptor, Why> {
+    find(&Reader {
+        medium: Medium::Memory(file),
+        len: file.len() as u64,
+    })
+}
+
+fn find(reader: &Reader<'_>) -> Result<Descriptor, Why> {
+    let header = header(reader)?;
+    let programs = programs(reader, &header)?;
     let notes = programs
         .chunks_exact(PROGRAM_HEADER_BYTES as usize)
         .filter(|program| u32_at(program, 0) == PT_NOTE);
@@ -123,7 +149,7 @@ pub fn read(path: &Path) -> Result<Descriptor, Why> {
 }
 
 /// The file header, of a shared object for this machine.
-fn header(reader: &Reader) -> Result<Vec<u8>, Why> {
+fn header(reader: &Reader<'_>) -> Result<Vec<u8>, Why> {
     let begin = reader.bytes(0, reader.len.min(HEADER_BYTES))?;
     if !begin.starts_with(b"\x7fELF") {
         return Err(Why::NotElf);
@@ -162,7 +188,7 @@ fn header(reader: &Reader) -> Result<Vec<u8>, Why> {
 
 /// The program headers, after a look whether everything the headers speak of is there: the system's loader maps a file
 /// that was cut off and dies on the first touch of what is missing.
-fn programs(reader: &Reader, header: &[u8]) -> Result<Vec<u8>, Why> {
+fn programs(reader: &Reader<'_>, header: &[u8]) -> Result<Vec<u8>, Why> {
     let (offset, size, count) = (u64_at(header, 32), u16_at(header, 54), u16_at(header, 56));
     if u64::from(size) != PROGRAM_HEADER_BYTES {
         return Err(Why::NoDescriptor);
@@ -244,7 +270,7 @@ fn descriptor(raw: &[u8]) -> Result<Descriptor, Why> {
         let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(len);
         String::from_utf8_lossy(&bytes[..end]).into_owned()
     };
-    Ok(Descriptor {
+    let found = Descriptor {
         abi_major: u16_at(raw, offset_of!(IoeDescriptor, abi_major)),
         abi_minor: u16_at(raw, offset_of!(IoeDescriptor, abi_minor)),
         needs_minor: u16_at(raw, offset_of!(IoeDescriptor, needs_minor)),
@@ -255,5 +281,14 @@ fn descriptor(raw: &[u8]) -> Result<Descriptor, Why> {
         vendor: text(offset_of!(IoeDescriptor, vendor), 64),
         serves: text(offset_of!(IoeDescriptor, serves), 128),
         stamps: stamps.collect(),
-    })
+    };
+    // They go to logs and terminals.
+    let texts = [&found.name, &found.version, &found.vendor, &found.serves];
+    let odd = texts
+        .into_iter()
+        .find(|text| !text.chars().all(is_printable));
+    if let Some(text) = odd {
+        return Err(bad(format!("its text {text:?} does not print")));
+    }
+    Ok(found)
 }

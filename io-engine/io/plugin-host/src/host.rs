@@ -1,6 +1,7 @@
 //! [`PluginHost`]: the plugins of one engine and what they bring, by scheme, transport and protocol.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -86,9 +87,21 @@ struct Table {
 struct Loaded {
     descriptor: Descriptor,
     source: Source,
+    /// Device and inode of the file it was loaded from.
+    identity: Option<(u64, u64)>,
+    objects: Objects,
+    /// Not unloaded.
+    is_in: bool,
     faults: Arc<Faults>,
     watch: Arc<Watch>,
     counters: Arc<Counters>,
+}
+
+/// What a plugin brought.
+struct Objects {
+    drivers: Vec<Arc<dyn DeviceDriver>>,
+    fabrics: Vec<Arc<dyn FabricDriver>>,
+    exports: Vec<Arc<dyn ExportDriver>>,
 }
 
 impl PluginHost {
@@ -143,8 +156,9 @@ impl PluginHost {
             .map_err(|reason| Why::Load { reason })
             .and_then(|imported| {
                 self.shared
-                    .take_in(descriptor, Source::Linked, imported, counters)
+                    .take_in(descriptor, Source::Linked, None, imported, counters)
             })
+            .map(drop)
             .map_err(|why| Refusal {
                 what: plugin.name.into(),
                 why,
@@ -152,31 +166,48 @@ impl PluginHost {
     }
 
     /// Loads a file: its descriptor is read and checked, it is tried in a child, then loaded here. Blocks. The same file
-    /// twice is refused for what it brings.
+    /// twice is refused for what it brings; one that was unloaded is taken in again, without entering it a second time.
     ///
     /// # Errors
     /// [`Refusal`] for any reason.
-    pub fn load(&self, path: &Path) -> Result<(), Refusal> {
+    pub fn load(&self, path: &Path) -> Result<PluginInfo, Refusal> {
         self.load_checked(path).map_err(|why| Refusal {
             what: path.to_owned(),
             why,
         })
     }
 
-    fn load_checked(&self, path: &Path) -> Result<(), Why> {
+    /// Takes a plugin that was loaded out: nothing new is opened through it. What is open goes on, so the caller has closed
+    /// it; the file stays mapped.
+    ///
+    /// # Errors
+    /// [`Why::Unknown`], [`Why::BuiltIn`].
+    pub fn unload(&self, name: &str) -> Result<(), Refusal> {
+        self.shared.table().take_out(name).map_err(|why| Refusal {
+            what: name.into(),
+            why,
+        })
+    }
+
+    fn load_checked(&self, path: &Path) -> Result<PluginInfo, Why> {
         // A bare name would make the loader search its own path.
         let path = std::path::absolute(path).map_err(Why::Unreadable)?;
         let descriptor = read(&path)?;
         check(&descriptor)?;
         self.shared.is_free(&descriptor)?;
+        let identity = identity_of(&path)?;
+        if let Some(again) = self.shared.table().take_back(identity, &path) {
+            return Ok(again);
+        }
         if let Some(probe) = &self.probe {
             probe.run(&path)?;
         }
         let entry = load::open(&path)?;
         let (context, counters) = self.context(&descriptor.name);
         let imported = load::enter(&descriptor.name, entry, context)?;
+        let source = Source::File(path);
         self.shared
-            .take_in(descriptor, Source::File(path), imported, counters)
+            .take_in(descriptor, source, Some(identity), imported, counters)
     }
 
     /// Loads what a search finds and tells what was refused. What an earlier plugin has is kept: a later file that brings
@@ -216,20 +247,17 @@ impl PluginHost {
         self.shared.open_device(uri)
     }
 
-    /// The device drivers there are, for an engine that keeps a list of them. Each opens through the plugin that serves its
-    /// schemes at the time of this call.
-    pub fn drivers(&self) -> Vec<Box<dyn DeviceDriver>> {
+    /// The driver that serves a scheme.
+    pub fn driver(&self, scheme: &str) -> Option<Arc<dyn DeviceDriver>> {
         let table = self.shared.table();
-        let mut drivers: Vec<Arc<dyn DeviceDriver>> = Vec::new();
-        for (_, driver) in table.drivers.values() {
-            if !drivers.iter().any(|known| Arc::ptr_eq(known, driver)) {
-                drivers.push(driver.clone());
-            }
-        }
-        drivers
+        table.drivers.get(scheme).map(|(_, driver)| driver.clone())
+    }
+
+    /// The plugin called `name`.
+    pub fn plugin(&self, name: &str) -> Option<PluginInfo> {
+        self.plugins()
             .into_iter()
-            .map(|driver| Box::new(Shareable(driver)) as Box<dyn DeviceDriver>)
-            .collect()
+            .find(|plugin| plugin.name == name)
     }
 
     /// The transport called `name`.
@@ -266,7 +294,8 @@ impl PluginHost {
     pub fn plugins(&self) -> Vec<PluginInfo> {
         let table = self.shared.table();
         let plugins = table.plugins.iter().enumerate();
-        plugins.map(|(at, loaded)| table.info(at, loaded)).collect()
+        let listed = plugins.filter(|(_, loaded)| loaded.is_in);
+        listed.map(|(at, loaded)| table.info(at, loaded)).collect()
     }
 
     /// Starts a thread that names, in the log, the plugin whose call blocks a reactor for [`BLOCKED`] or longer, once a call.
@@ -330,6 +359,48 @@ impl Table {
             faults: loaded.faults.total(),
             counters: loaded.counters.all(),
         }
+    }
+
+    /// Lists what the plugin at `at` brought.
+    fn list(&mut self, at: usize) {
+        let objects = &self.plugins[at].objects;
+        for driver in &objects.drivers {
+            for scheme in driver.schemes() {
+                let entry = (at, driver.clone());
+                self.drivers.insert((*scheme).to_owned(), entry);
+            }
+        }
+        for driver in &objects.fabrics {
+            let entry = (at, driver.clone());
+            self.fabrics.insert(driver.name().to_owned(), entry);
+        }
+        for driver in &objects.exports {
+            let entry = (at, driver.clone());
+            self.exports.insert(driver.protocol().to_owned(), entry);
+        }
+        self.plugins[at].is_in = true;
+    }
+
+    /// Lists what was loaded from the same file before and taken out since; its names are free.
+    fn take_back(&mut self, identity: (u64, u64), path: &Path) -> Option<PluginInfo> {
+        let is_it = |loaded: &Loaded| !loaded.is_in && loaded.identity == Some(identity);
+        let at = self.plugins.iter().position(is_it)?;
+        self.plugins[at].source = Source::File(path.to_owned());
+        self.list(at);
+        Some(self.info(at, &self.plugins[at]))
+    }
+
+    fn take_out(&mut self, name: &str) -> Result<(), Why> {
+        let is_it = |loaded: &Loaded| loaded.is_in && loaded.descriptor.name == name;
+        let at = self.plugins.iter().position(is_it).ok_or(Why::Unknown)?;
+        if self.plugins[at].source == Source::Linked {
+            return Err(Why::BuiltIn);
+        }
+        self.drivers.retain(|_, (of, _)| *of != at);
+        self.fabrics.retain(|_, (of, _)| *of != at);
+        self.exports.retain(|_, (of, _)| *of != at);
+        self.plugins[at].is_in = false;
+        Ok(())
     }
 
     /// Calls that block, with their plugin.
@@ -411,9 +482,10 @@ impl Shared {
         &self,
         descriptor: Descriptor,
         source: Source,
+        identity: Option<(u64, u64)>,
         imported: Imported,
         counters: Arc<Counters>,
-    ) -> Result<(), Why> {
+    ) -> Result<PluginInfo, Why> {
         let mut table = self.table();
         let Imported {
             brought,
@@ -432,42 +504,28 @@ impl Shared {
             table.free(&table.exports, "protocol", driver.protocol())?;
         }
         let at = table.plugins.len();
-        for driver in brought.drivers {
-            let driver: Arc<dyn DeviceDriver> = driver.into();
-            for scheme in driver.schemes() {
-                table
-                    .drivers
-                    .insert((*scheme).to_owned(), (at, driver.clone()));
-            }
-        }
-        for driver in brought.fabrics {
-            let name = driver.name().to_owned();
-            table.fabrics.insert(name, (at, driver.into()));
-        }
-        for driver in brought.exports {
-            let name = driver.protocol().to_owned();
-            table.exports.insert(name, (at, driver.into()));
-        }
+        let objects = Objects {
+            drivers: brought.drivers.into_iter().map(Arc::from).collect(),
+            fabrics: brought.fabrics.into_iter().map(Arc::from).collect(),
+            exports: brought.exports.into_iter().map(Arc::from).collect(),
+        };
         table.plugins.push(Loaded {
             descriptor,
             source,
+            identity,
+            objects,
+            is_in: false,
             faults,
             watch,
             counters,
         });
-        Ok(())
+        table.list(at);
+        Ok(table.info(at, &table.plugins[at]))
     }
 }
 
-/// A driver of which there are several holders.
-struct Shareable(Arc<dyn DeviceDriver>);
-
-impl DeviceDriver for Shareable {
-    fn schemes(&self) -> &'static [&'static str] {
-        self.0.schemes()
-    }
-
-    fn open(&self, uri: DeviceUri) -> Result<Box<dyn Device>, OpenError> {
-        self.0.open(uri)
-    }
+/// What tells a file from every other, also from a later one of its name.
+fn identity_of(path: &Path) -> Result<(u64, u64), Why> {
+    let metadata = std::fs::metadata(path).map_err(Why::Unreadable)?;
+    Ok((metadata.dev(), metadata.ino()))
 }

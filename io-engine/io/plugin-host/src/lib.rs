@@ -22,7 +22,7 @@ mod search;
 mod services;
 
 pub use check::check;
-pub use elf::{Descriptor, read};
+pub use elf::{Descriptor, read, read_bytes};
 pub use host::{BLOCKED, PluginHost, PluginInfo, Source};
 pub use probe::{Probe, probe_child};
 pub use refusal::{Refusal, Why};

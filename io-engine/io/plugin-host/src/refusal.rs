@@ -96,6 +96,10 @@ pub enum Why {
     },
     /// The child could not be started or heard.
     NotTried(std::io::Error),
+    /// There is no plugin of this name.
+    Unknown,
+    /// It is linked into the engine.
+    BuiltIn,
     /// The system's loader or the plugin's entry refused.
     Load {
         /// Its words.
@@ -171,6 +175,10 @@ impl fmt::Display for Why {
             ),
             Self::NotTried(error) => {
                 write!(f, "it could not be tried in a child process: {error}")
+            }
+            Self::Unknown => f.write_str("there is no plugin of this name; see plugin list"),
+            Self::BuiltIn => {
+                f.write_str("it is linked into the engine; only loaded ones can be unloaded")
             }
             Self::Load { reason } => f.write_str(reason),
         }

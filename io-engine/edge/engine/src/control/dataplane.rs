@@ -341,6 +341,19 @@ pub trait DataPlane: Send + Sync + 'static {
     /// Addresses the NVMe/TCP fabric listens on, with the real ports.
     fn listeners(&self) -> Vec<SocketAddr>;
 
+    /// Loads a plugin: a file of one of the configured directories, by its name there.
+    ///
+    /// # Errors
+    /// `NotFound`, `AlreadyExists` when another plugin serves what it brings, `InvalidArgument` when it cannot be loaded, with
+    /// the reason.
+    async fn load_plugin(&self, file: &str) -> Result<PluginInfo, Problem>;
+
+    /// Takes out a plugin that was loaded and that nothing uses.
+    ///
+    /// # Errors
+    /// `NotFound`, `Busy` with what uses it, `Unsupported` for one that is linked in.
+    async fn unload_plugin(&self, name: &str) -> Result<(), Problem>;
+
     /// The plugins there are, in the order they were taken in.
     fn plugins(&self) -> Vec<PluginInfo> {
         Vec::new()

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use plugin_host::PluginInfo;
 use sdk::uri::DeviceUri;
 use uuid::Uuid;
 
@@ -409,6 +410,14 @@ impl DataPlane for FakePlane {
             since: SystemTime::UNIX_EPOCH + Duration::from_secs(1),
         });
         controllers.collect()
+    }
+
+    async fn load_plugin(&self, file: &str) -> Result<PluginInfo, Problem> {
+        Err(missing(file))
+    }
+
+    async fn unload_plugin(&self, name: &str) -> Result<(), Problem> {
+        Err(missing(name))
     }
 
     fn listeners(&self) -> Vec<SocketAddr> {

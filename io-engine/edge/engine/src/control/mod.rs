@@ -146,6 +146,26 @@ impl Engine {
         self.plane().plugins()
     }
 
+    /// Loads a plugin from one of the configured directories.
+    ///
+    /// # Errors
+    /// Those of [`DataPlane::load_plugin`].
+    pub async fn load_plugin(self: &Arc<Self>, file: &str) -> Result<PluginInfo, Problem> {
+        let file = file.to_owned();
+        self.change(|engine| async move { engine.plane().load_plugin(&file).await })
+            .await
+    }
+
+    /// Takes out a loaded plugin that nothing uses.
+    ///
+    /// # Errors
+    /// Those of [`DataPlane::unload_plugin`].
+    pub async fn unload_plugin(self: &Arc<Self>, name: &str) -> Result<(), Problem> {
+        let name = name.to_owned();
+        self.change(|engine| async move { engine.plane().unload_plugin(&name).await })
+            .await
+    }
+
     /// Addresses the target listens on, as a client can reach them.
     pub fn reachable(&self) -> Vec<SocketAddr> {
         let advertise = |address: SocketAddr| {

@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 
 use block::{DeviceConfig, Health};
 use nvme_target::DeviceKey;
-use sdk::block::{Device, Geometry, Support};
+use sdk::block::{Device, DeviceDriver, Geometry, Support};
 use sdk::uri::DeviceUri;
 use units::Blocks;
 use uuid::Uuid;
 
 use super::calls::{open_problem, shard_problem};
 use super::exports::Exported;
-use super::{DRAIN_MAX, Plane, Registry, drivers};
+use super::{DRAIN_MAX, Plane, Registry};
 use crate::control::dataplane::{DeviceHandle, DeviceInfo, Problem, ProblemKind, Writers};
 use crate::shard::{self, DeviceSetup, Placed, ShardError, Unsettled};
 
@@ -33,7 +33,7 @@ const SETTLE_MAX: Duration = Duration::from_secs(10);
 /// A device the control side has a handle of.
 pub(super) struct Opened {
     pub(super) name: String,
-    scheme: String,
+    pub(super) scheme: String,
     /// None while it is opened again, and after that failed.
     pub(super) device: Option<Box<dyn Device>>,
     /// The size hosts know.
@@ -96,17 +96,21 @@ impl Condition {
 
 impl Plane {
     /// The driver for a device URI, and the URI.
-    fn driver_for(&self, text: &str) -> Result<(usize, DeviceUri), Problem> {
+    fn driver_for(&self, text: &str) -> Result<(Arc<dyn DeviceDriver>, DeviceUri), Problem> {
         let uri = DeviceUri::parse(text)
             .map_err(|error| Problem::new(ProblemKind::InvalidUri, error.to_string()))?;
-        drivers::position(&self.drivers, &uri)
+        self.drivers
+            .of(&uri)
             .map(|driver| (driver, uri))
             .map_err(|error| Problem::new(ProblemKind::InvalidUri, error.to_string()))
     }
 
-    async fn open_with(&self, driver: usize, uri: DeviceUri) -> Result<Box<dyn Device>, Problem> {
-        let drivers = Arc::clone(&self.drivers);
-        match tokio::task::spawn_blocking(move || drivers[driver].open(uri)).await {
+    async fn open_with(
+        &self,
+        driver: Arc<dyn DeviceDriver>,
+        uri: DeviceUri,
+    ) -> Result<Box<dyn Device>, Problem> {
+        match tokio::task::spawn_blocking(move || driver.open(uri)).await {
             Ok(device) => device.map_err(|error| open_problem(&error)),
             Err(_) => Err(Problem::new(
                 ProblemKind::Internal,

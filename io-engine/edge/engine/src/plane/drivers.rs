@@ -1,29 +1,53 @@
 //! Which device driver serves a URI.
 
+use std::sync::Arc;
+
+use plugin_host::PluginHost;
 use sdk::block::DeviceDriver;
 use sdk::uri::{DeviceUri, UriError};
 
 use super::plugins::LINKED;
 
-/// Which of `drivers` serves the scheme of `uri`.
-///
-/// # Errors
-/// `UnknownScheme`, with the schemes there are.
-pub(super) fn position(
-    drivers: &[Box<dyn DeviceDriver>],
-    uri: &DeviceUri,
-) -> Result<usize, UriError> {
-    let mut schemes = drivers.iter().map(|driver| driver.schemes());
-    let position = schemes.position(|schemes| schemes.contains(&uri.scheme()));
-    position.ok_or_else(|| {
-        let schemes = drivers.iter().flat_map(|driver| driver.schemes());
-        let mut known: Vec<&str> = schemes.copied().collect();
-        known.sort_unstable();
-        UriError::UnknownScheme {
-            scheme: uri.scheme().to_owned(),
-            known: known.join(", "),
+/// Where device drivers come from.
+pub(super) enum Drivers {
+    /// The plugins, as they are at the time of asking.
+    Plugins(PluginHost),
+    /// A fixed list.
+    Fixed(Vec<Arc<dyn DeviceDriver>>),
+}
+
+impl Drivers {
+    /// The driver that serves the scheme of `uri`.
+    ///
+    /// # Errors
+    /// `UnknownScheme`, with the schemes there are.
+    pub(super) fn of(&self, uri: &DeviceUri) -> Result<Arc<dyn DeviceDriver>, UriError> {
+        let scheme = uri.scheme();
+        let found = match self {
+            Self::Plugins(plugins) => plugins.driver(scheme),
+            Self::Fixed(drivers) => {
+                let mut drivers = drivers.iter();
+                let driver = drivers.find(|driver| driver.schemes().contains(&scheme));
+                driver.cloned()
+            }
+        };
+        found.ok_or_else(|| UriError::UnknownScheme {
+            scheme: scheme.to_owned(),
+            known: self.schemes().join(", "),
+        })
+    }
+
+    fn schemes(&self) -> Vec<String> {
+        match self {
+            Self::Plugins(plugins) => plugins.schemes(),
+            Self::Fixed(drivers) => {
+                let schemes = drivers.iter().flat_map(|driver| driver.schemes());
+                let mut known: Vec<String> = schemes.map(|scheme| (*scheme).to_owned()).collect();
+                known.sort_unstable();
+                known
+            }
         }
-    })
+    }
 }
 
 /// Whether `text` is a device URI that a driver of the default set of plugins takes, parameters included. Whether the device
@@ -33,12 +57,12 @@ pub(super) fn position(
 /// Says what to write.
 pub fn check_uri(text: &str) -> Result<(), UriError> {
     let uri = DeviceUri::parse(text)?;
-    let drivers: Vec<Box<dyn DeviceDriver>> = LINKED
+    let drivers = LINKED
         .iter()
         .filter_map(|plugin| plugin.devices)
         .flat_map(|make| make())
-        .collect();
-    drivers[position(&drivers, &uri)?].check(uri)
+        .map(Arc::from);
+    Drivers::Fixed(drivers.collect()).of(&uri)?.check(uri)
 }
 
 #[cfg(test)]

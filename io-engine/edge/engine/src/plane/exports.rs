@@ -44,6 +44,11 @@ impl Exported {
 }
 
 impl Servers {
+    /// Whether there is one of this protocol.
+    pub(super) fn has(&self, protocol: &str) -> bool {
+        self.by_protocol.contains_key(protocol)
+    }
+
     /// Lets go of all of them; their parts are gone.
     pub(super) fn clear(&mut self) {
         self.by_protocol.clear();

@@ -18,6 +18,7 @@ mod shards;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -38,6 +39,7 @@ use crate::shard::SubsystemSetup;
 use calls::shard_problem;
 use devices::{Condition, Opened, find, not_open};
 use directory::Directory;
+use drivers::Drivers;
 pub use drivers::check_uri;
 use exports::Servers;
 pub use persist::ReservationStore;
@@ -53,10 +55,12 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 pub struct Plane {
     shards: Shards,
     directory: Arc<Directory>,
-    drivers: Arc<Vec<Box<dyn DeviceDriver>>>,
+    drivers: Drivers,
     plugins: PluginHost,
     /// Where servers of other protocols listen, by protocol.
     export_listen: BTreeMap<String, Vec<String>>,
+    /// Where plugins may be loaded from while the engine runs.
+    plugin_directories: Vec<PathBuf>,
     reservations: Arc<dyn ReservationStore>,
     registry: Mutex<Registry>,
     condition: Condition,
@@ -98,7 +102,8 @@ impl Plane {
         reservations: Arc<dyn ReservationStore>,
         plugins: &PluginHost,
     ) -> Result<Arc<Self>, Problem> {
-        Self::assemble(config, reservations, plugins.drivers(), plugins)
+        let drivers = Drivers::Plugins(plugins.clone());
+        Self::assemble(config, reservations, drivers, plugins)
     }
 
     /// Starts with these device drivers and the linked-in transport.
@@ -110,18 +115,21 @@ impl Plane {
         reservations: Arc<dyn ReservationStore>,
         drivers: Vec<Box<dyn DeviceDriver>>,
     ) -> Result<Arc<Self>, Problem> {
+        let drivers = drivers.into_iter().map(Arc::from).collect();
+        let drivers = Drivers::Fixed(drivers);
         Self::assemble(config, reservations, drivers, &linked(None, None))
     }
 
     fn assemble(
         config: PlaneConfig,
         reservations: Arc<dyn ReservationStore>,
-        drivers: Vec<Box<dyn DeviceDriver>>,
+        drivers: Drivers,
         plugins: &PluginHost,
     ) -> Result<Arc<Self>, Problem> {
         let directory = Arc::new(Directory::default());
         let device = config.device.clone();
         let export_listen = config.export_listen.clone();
+        let plugin_directories = config.plugin_directories.clone();
         let shards = Shards::start(
             config,
             Arc::clone(&directory),
@@ -131,9 +139,10 @@ impl Plane {
         Ok(Arc::new(Self {
             shards,
             directory,
-            drivers: Arc::new(drivers),
+            drivers,
             plugins: plugins.clone(),
             export_listen,
+            plugin_directories,
             reservations,
             registry: Mutex::new(Registry::default()),
             condition: Condition::default(),
@@ -547,6 +556,14 @@ impl DataPlane for Plane {
 
     fn listeners(&self) -> Vec<SocketAddr> {
         self.shards.listeners().to_vec()
+    }
+
+    async fn load_plugin(&self, file: &str) -> Result<PluginInfo, Problem> {
+        self.load(file).await
+    }
+
+    async fn unload_plugin(&self, name: &str) -> Result<(), Problem> {
+        self.unload(name).await
     }
 
     fn plugins(&self) -> Vec<PluginInfo> {

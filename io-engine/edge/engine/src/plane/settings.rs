@@ -91,6 +91,7 @@ impl PlaneConfig {
                 overdue_max: OVERDUE_MAX,
             },
             export_listen: export_listen(config),
+            plugin_directories: config.plugins.directories.clone(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -46,6 +47,8 @@ pub struct PlaneConfig {
     pub device: DeviceConfig,
     /// Where servers of other protocols listen, by protocol (`tcp://ADDRESS:PORT`, `unix:///PATH`).
     pub export_listen: BTreeMap<String, Vec<String>>,
+    /// Where plugins may be loaded from while the engine runs.
+    pub plugin_directories: Vec<PathBuf>,
 }
 
 /// The reactor threads.

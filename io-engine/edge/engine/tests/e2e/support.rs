@@ -77,6 +77,7 @@ pub(crate) fn config() -> PlaneConfig {
             overdue_max: 64,
         },
         export_listen: BTreeMap::new(),
+        plugin_directories: Vec::new(),
     }
 }
 
