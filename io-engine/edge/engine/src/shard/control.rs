@@ -144,13 +144,13 @@ impl Shard {
         Ok(placed)
     }
 
-    /// Tells a device and the namespaces on it of a new size.
+    /// Tells a device and the namespaces on it of a new size; nothing changes if the namespaces refuse it. Their rule is one
+    /// on the size alone, so the first of them refuses for all.
     pub(crate) fn resize_device(
         &mut self,
         key: DeviceKey,
         geometry: Geometry,
     ) -> Result<(), ShardError> {
-        self.devices.set_geometry(self.reactor.now(), key, geometry);
         for entry in self.control.subsystems.values() {
             for (nsid, device) in &entry.namespaces {
                 if *device == key {
@@ -159,6 +159,7 @@ impl Shard {
                 }
             }
         }
+        self.devices.set_geometry(self.reactor.now(), key, geometry);
         Ok(())
     }
 
