@@ -197,13 +197,7 @@ impl Device for FileDisk {
             let reason = "its size is the file's; change that, then rescan";
             return Err(unsuitable(&self.path, reason));
         }
-        let bytes =
-            probe::size_bytes(&self.file, self.kind).map_err(|source| OpenError::System {
-                what: format!("size of {}", self.path),
-                source,
-            })?;
-        // Rounded down: a file may be caught while it grows.
-        self.geometry.blocks = Blocks::from_bytes_floor(bytes, self.geometry.block_size);
+        self.geometry = probe::new_geometry(&self.path, &self.file, self.kind, self.geometry)?;
         self.warning();
         Ok(self.geometry)
     }

@@ -48,7 +48,6 @@ pub(crate) fn geometry(
         }
     };
     let bytes = size_bytes(&claimed.file, claimed.kind).map_err(system)?;
-    let rest = bytes % u64::from(block_size.bytes());
     if bytes == 0 {
         let reason = match claimed.kind {
             Kind::File => "is empty; give it a size first, e.g. truncate -s 10G",
@@ -58,18 +57,57 @@ pub(crate) fn geometry(
         };
         return Err(unsuitable(path, reason));
     }
-    if rest != 0 {
-        let whole = bytes - rest + u64::from(block_size.bytes());
-        let reason = format!(
-            "its size of {bytes} bytes is not a multiple of the block size {}; make it one, e.g. truncate -s {whole}",
-            block_size.bytes()
-        );
-        return Err(unsuitable(path, reason));
-    }
+    check_whole_blocks(path, bytes, block_size)?;
     Ok(Geometry {
         block_size,
         blocks: Blocks::from_bytes_floor(bytes, block_size),
     })
+}
+
+/// Size of a file that is served with `served`, looked at again. What is refused here is what an open would refuse: a
+/// size taken over must still be one after a restart.
+pub(crate) fn new_geometry(
+    path: &str,
+    file: &File,
+    kind: Kind,
+    served: Geometry,
+) -> Result<Geometry, OpenError> {
+    let bytes = size_bytes(file, kind).map_err(|source| OpenError::System {
+        what: format!("size of {path}"),
+        source,
+    })?;
+    if bytes == 0 {
+        let size = served.bytes();
+        let lost = match kind {
+            Kind::File => format!(
+                "is empty, and what it held is gone; the device keeps its size of {size} bytes, and reads fail \
+                 until the file has that size again: truncate -s {size}"
+            ),
+            Kind::BlockDevice => format!(
+                "has no size; the device keeps its {size} bytes: check that a medium, or the file of a loop \
+                 device, is attached"
+            ),
+        };
+        return Err(unsuitable(path, lost));
+    }
+    check_whole_blocks(path, bytes, served.block_size)?;
+    Ok(Geometry {
+        blocks: Blocks::from_bytes_floor(bytes, served.block_size),
+        ..served
+    })
+}
+
+fn check_whole_blocks(path: &str, bytes: u64, block_size: BlockSize) -> Result<(), OpenError> {
+    let rest = bytes % u64::from(block_size.bytes());
+    if rest == 0 {
+        return Ok(());
+    }
+    let whole = bytes - rest + u64::from(block_size.bytes());
+    let reason = format!(
+        "its size of {bytes} bytes is not a multiple of the block size {}; make it one, e.g. truncate -s {whole}",
+        block_size.bytes()
+    );
+    Err(unsuitable(path, reason))
 }
 
 pub(crate) fn block_size_of_disk(

@@ -240,15 +240,39 @@ fn refusals_name_the_thing_and_the_fix() {
 }
 
 #[test]
-fn a_rescan_rounds_down_and_a_size_cannot_be_set() {
+fn a_rescan_takes_over_what_a_restart_would_open_and_a_size_cannot_be_set() {
     let disk = FileDisk::new(MEMORY, 1 << 20);
     let mut device = open(&disk.uri("?rescan")).unwrap();
     disk.set_len((2 << 20) + 100);
     let error = device.resize(Some(units::Blocks(4096))).unwrap_err();
     assert!(error.to_string().contains("rescan"), "{error}");
     assert_eq!(device.geometry().blocks.0, 2048);
-    assert_eq!(device.resize(None).unwrap().blocks.0, 4096);
-    assert_eq!(device.geometry().blocks.0, 4096);
+    let error = device.resize(None).unwrap_err();
+    let whole = (2 << 20) + 512;
+    let fix = format!("truncate -s {whole}");
+    assert!(error.to_string().contains(&fix), "{error}");
+    assert_eq!(device.geometry().blocks.0, 2048);
+    disk.set_len(whole);
+    assert_eq!(device.resize(None).unwrap().blocks.0, 4097);
+    assert_eq!(device.geometry().blocks.0, 4097);
+    drop(device);
+    assert_eq!(open(&disk.uri("")).unwrap().geometry().blocks.0, 4097);
+}
+
+#[test]
+fn a_file_emptied_under_its_device_leaves_the_size_and_fails_reads() {
+    let disk = FileDisk::new(MEMORY, 1 << 20);
+    let mut driven = Driven::open(&disk.uri(""));
+    disk.set_len(0);
+    let error = driven.device.resize(None).unwrap_err().to_string();
+    assert!(error.contains("truncate -s 1048576"), "{error}");
+    assert_eq!(driven.device.geometry().blocks.0, 2048);
+    let range = BlockRange::new(0, 8);
+    assert_eq!(driven.run(read(range)).unwrap_err(), IoError::Medium(range));
+    disk.set_len(1 << 20);
+    assert_eq!(driven.device.resize(None).unwrap().blocks.0, 2048);
+    driven.run(read(range)).unwrap();
+    driven.close();
 }
 
 #[test]

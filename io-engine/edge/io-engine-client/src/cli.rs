@@ -71,7 +71,7 @@ pub(crate) enum Command {
     /// NVMe-oF subsystems the engine serves
     #[command(subcommand)]
     Subsystem(Subsystem),
-    /// Commands received and not yet answered, oldest first
+    /// Commands in a device, or waiting for memory or their host's data, oldest first
     Inflight(Inflight),
     /// Load of the reactors
     Reactors,

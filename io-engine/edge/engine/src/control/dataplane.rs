@@ -156,7 +156,7 @@ pub struct ReactorStats {
     pub memory_waiting: u64,
 }
 
-/// One command that has been received and not yet answered.
+/// An operation in a device, or a command that waits for memory or its host's data before it comes to its device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InflightIo {
     /// Subsystem it was sent to.
@@ -173,11 +173,11 @@ pub struct InflightIo {
     pub nsid: u32,
     /// Device it works on, once it is known.
     pub device: Option<DeviceHandle>,
-    /// Name of the operation (`read`, `write`, `flush`, ..).
+    /// Name of the operation (`read`, `write`, `flush`, ..; `other` for a command no device does).
     pub operation: String,
-    /// First logical block; 0 where the operation has none.
+    /// First logical block; 0 where the operation has none, and before it comes to its device.
     pub lba: u64,
-    /// Number of logical blocks; 0 where the operation has none.
+    /// Number of logical blocks; 0 where the operation has none, and before it comes to its device.
     pub blocks: u32,
     /// Stage the command has reached and how long after its arrival it did so, in order.
     pub stages: Vec<(String, Duration)>,
@@ -332,7 +332,7 @@ pub trait DataPlane: Send + Sync + 'static {
     /// One entry a reactor, in reactor order.
     async fn reactors(&self) -> Vec<ReactorStats>;
 
-    /// Commands that have not been answered, oldest first; at most `limit`.
+    /// Commands in a device, or waiting for memory or their host's data, oldest first; at most `limit`.
     async fn inflight(&self, limit: usize) -> Vec<InflightIo>;
 
     /// Hosts' associations with our subsystems, the discovery subsystem among them.

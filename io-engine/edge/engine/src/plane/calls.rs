@@ -2,13 +2,13 @@
 
 use std::time::{Instant, SystemTime};
 
-use block::Stage;
+use block::{CountedOp, Stage};
 use nvme_target::ConfigError;
 use sdk::block::{IoError, OpenError};
 use uuid::Uuid;
 
 use crate::control::dataplane::{ControllerInfo, DeviceHandle, InflightIo, Problem, ProblemKind};
-use crate::shard::{ListedController, ListedIo, ShardError};
+use crate::shard::{ListedController, ListedIo, ShardError, WaitFor, Whereabouts};
 
 /// Why a device did not open.
 pub(super) fn open_problem(error: &OpenError) -> Problem {
@@ -58,35 +58,49 @@ pub(super) fn shard_problem(object: &str, error: ShardError) -> Problem {
     Problem::new(kind, format!("'{object}': {reason}"))
 }
 
-/// An I/O in flight.
+/// A command in flight. `stages` ends with the one it is in.
 pub(super) fn inflight(listed: ListedIo, device: Option<DeviceHandle>) -> InflightIo {
     let ListedIo {
-        io, origin, now, ..
+        place, origin, now, ..
     } = listed;
+    let (received, waits) = match &place {
+        Whereabouts::Device(io) => (io.received, io.waits),
+        Whereabouts::Waiting {
+            received, waits, ..
+        } => (*received, *waits),
+    };
+    let age = now.saturating_duration_since(received);
     let mut stages = Vec::new();
     // A command waits for a buffer first, and with that in hand for the host's data.
-    if io.waits.buffer_us > 0 {
-        stages.push(("buffer".to_owned(), io.waits.buffer()));
+    if waits.buffer_us > 0 {
+        stages.push(("buffer".to_owned(), waits.buffer()));
     }
-    if io.waits.host_data_us > 0 {
-        let at = io.waits.buffer() + io.waits.host_data();
-        stages.push(("host_data".to_owned(), at));
+    if waits.host_data_us > 0 {
+        stages.push(("host_data".to_owned(), waits.buffer() + waits.host_data()));
     }
-    stages.push((
-        "submitted".to_owned(),
-        io.submitted.saturating_duration_since(io.received),
-    ));
-    match io.stage {
-        Stage::Waiting => stages.push((
-            "waiting".to_owned(),
-            now.saturating_duration_since(io.received),
-        )),
-        Stage::Device => {}
-        Stage::Overdue => stages.push((
-            "overdue".to_owned(),
-            now.saturating_duration_since(io.received),
-        )),
-    }
+    let (operation, range) = match place {
+        Whereabouts::Device(io) => {
+            let submitted = io.submitted.saturating_duration_since(received);
+            stages.push(("submitted".to_owned(), submitted));
+            match io.stage {
+                Stage::Waiting => stages.push(("waiting".to_owned(), age)),
+                Stage::Device => {}
+                Stage::Overdue => stages.push(("overdue".to_owned(), age)),
+            }
+            (io.op.name(), Some(io.range))
+        }
+        Whereabouts::Waiting { on, op, .. } => {
+            let stage = match on {
+                WaitFor::Buffer => "waits_for_buffer",
+                WaitFor::HostData => "waits_for_host_data",
+            };
+            stages.push((stage.to_owned(), age));
+            // Opcodes mean something else on an admin queue.
+            let is_admin = origin.as_ref().is_some_and(|origin| origin.qid == 0);
+            let op = op.filter(|_| !is_admin);
+            (op.map_or("other", CountedOp::name), None)
+        }
+    };
     let origin = origin.unwrap_or_default();
     InflightIo {
         subnqn: origin.subnqn,
@@ -96,11 +110,11 @@ pub(super) fn inflight(listed: ListedIo, device: Option<DeviceHandle>) -> Inflig
         cid: origin.cid,
         nsid: origin.nsid,
         device,
-        operation: io.op.name().to_owned(),
-        lba: io.range.start.0,
-        blocks: u32::try_from(io.range.count.0).unwrap_or(u32::MAX),
+        operation: operation.to_owned(),
+        lba: range.map_or(0, |range| range.start.0),
+        blocks: range.map_or(0, |range| u32::try_from(range.count.0).unwrap_or(u32::MAX)),
         stages,
-        age: now.saturating_duration_since(io.received),
+        age,
     }
 }
 

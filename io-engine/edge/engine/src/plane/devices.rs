@@ -372,7 +372,13 @@ impl Plane {
         let geometry = device
             .resize(blocks.map(Blocks))
             .map_err(|error| open_problem(&error))?;
-        opened.geometry = geometry;
+        if geometry.blocks.0 == 0 {
+            let detail = format!(
+                "device '{}' says it is empty; it keeps its size of {} blocks: give its medium a size, then rescan",
+                opened.name, opened.geometry.blocks.0
+            );
+            return Err(Problem::new(ProblemKind::InvalidArgument, detail));
+        }
         // Without a place it has no queue to tell.
         if let Some(key) = opened.key {
             let resized = self
@@ -381,6 +387,8 @@ impl Plane {
                 .await?;
             resized.map_err(|error| shard_problem(&opened.name, error))?;
         }
+        // What its shard refused is not its size.
+        opened.geometry = geometry;
         if let Some(exported) = &opened.exported {
             self.resize_volume(exported, geometry).await?;
         }

@@ -526,10 +526,11 @@ impl DataPlane for Plane {
                 continue;
             };
             for io in listed {
+                let is_meant = |opened: &Opened| opened.home == shard && opened.key == io.device;
                 let device = registry
                     .devices
                     .iter()
-                    .find(|(_, opened)| opened.home == shard && opened.key == Some(io.device))
+                    .find(|(_, opened)| io.device.is_some() && is_meant(opened))
                     .map(|(handle, _)| *handle);
                 all.push(calls::inflight(io, device));
             }

@@ -62,17 +62,37 @@ struct Held {
     /// Bytes it asked of devices.
     bytes: u64,
     waits: Waits,
-    /// When the wait it is in began: for a buffer or for the host's data.
-    waiting_since: Option<Instant>,
+    /// The wait it is in, and when that began.
+    waiting: Option<(WaitFor, Instant)>,
+}
+
+/// What a command waits for before it comes to its device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum WaitFor {
+    /// Memory of the arena.
+    Buffer,
+    /// The host's data.
+    HostData,
+}
+
+/// A command that waits, for listing.
+pub(super) struct WaitingCommand {
+    pub(super) cmd: CmdId,
+    pub(super) on: WaitFor,
+    /// Absent for a command that is not counted among those of devices.
+    pub(super) op: Option<CountedOp>,
+    pub(super) received: Instant,
+    /// Waits that are over.
+    pub(super) waits: Waits,
 }
 
 impl Held {
     /// The wait ends; its length in microseconds.
     fn end_wait(&mut self, now: Instant) -> u32 {
         let waited = self
-            .waiting_since
+            .waiting
             .take()
-            .map(|since| now.saturating_duration_since(since).as_micros());
+            .map(|(_, since)| now.saturating_duration_since(since).as_micros());
         u32::try_from(waited.unwrap_or_default()).unwrap_or(u32::MAX)
     }
 }
@@ -111,6 +131,19 @@ impl Commands {
             .get((tag & 0xffff_ffff) as usize)?
             .cmd
             .filter(|cmd| tag_of(*cmd) == tag)
+    }
+
+    /// Commands that wait for memory or for their host's data.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = WaitingCommand> {
+        self.held.iter().filter_map(|held| {
+            Some(WaitingCommand {
+                cmd: held.cmd?,
+                on: held.waiting?.0,
+                op: held.op,
+                received: held.received?,
+                waits: held.waits,
+            })
+        })
     }
 
     fn is_current(&self, cmd: CmdId) -> bool {
@@ -230,7 +263,7 @@ impl Shard {
         match memory {
             Some(memory) => self.start_charged(cmd, peer, step, len, memory),
             None => {
-                self.commands.of(cmd).waiting_since = Some(self.reactor.now());
+                self.commands.of(cmd).waiting = Some((WaitFor::Buffer, self.reactor.now()));
                 self.admission.wait(peer, len, step);
             }
         }
@@ -323,7 +356,7 @@ impl Shard {
                 let now = self.reactor.now();
                 let held = self.commands.of(cmd);
                 held.by_value = by_value;
-                held.waiting_since = Some(now);
+                held.waiting = Some((WaitFor::HostData, now));
                 if let (Some(connection), Some(buf)) = (self.connections.by_qpair(qp), buf) {
                     self.fabric.fetch(connection.conn, cid, tag_of(cmd), buf);
                 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use block::{InflightIo, IoStats, Stage};
+use block::{CountedOp, InflightIo, IoStats, Stage, Waits};
 use nvme_spec::nqn::DISCOVERY_NQN;
 use nvme_target::{
     AllowedHosts, CommandOrigin, ConfigError, ControllerInfo, DeviceKey, DiscoveredSubsystem,
@@ -14,6 +14,7 @@ use nvme_target::{
 use sdk::block::{Geometry, IoError};
 use sdk::host::Host;
 
+use super::commands::WaitFor;
 use super::{DeviceSetup, Placed, Shard};
 
 /// A subsystem to serve.
@@ -80,10 +81,25 @@ pub(crate) struct ListedController {
     pub(crate) peer: Option<SocketAddr>,
 }
 
-/// A device operation in flight and the command it belongs to.
+/// Where a listed command is.
+pub(crate) enum Whereabouts {
+    /// In a device.
+    Device(InflightIo),
+    /// Before its device.
+    Waiting {
+        on: WaitFor,
+        op: Option<CountedOp>,
+        received: Instant,
+        /// Waits that are over.
+        waits: Waits,
+    },
+}
+
+/// A device operation in flight and the command it belongs to, or a command that waits before it comes to a device.
 pub(crate) struct ListedIo {
-    pub(crate) device: DeviceKey,
-    pub(crate) io: InflightIo,
+    /// Absent for a command without a namespace.
+    pub(crate) device: Option<DeviceKey>,
+    pub(crate) place: Whereabouts,
     /// Absent for a command that ended with its connection.
     pub(crate) origin: Option<CommandOrigin>,
     pub(crate) now: Instant,
@@ -144,13 +160,13 @@ impl Shard {
         Ok(placed)
     }
 
-    /// Tells a device and the namespaces on it of a new size.
+    /// Tells a device and the namespaces on it of a new size; nothing changes if the namespaces refuse it. Their rule is one
+    /// on the size alone, so the first of them refuses for all.
     pub(crate) fn resize_device(
         &mut self,
         key: DeviceKey,
         geometry: Geometry,
     ) -> Result<(), ShardError> {
-        self.devices.set_geometry(self.reactor.now(), key, geometry);
         for entry in self.control.subsystems.values() {
             for (nsid, device) in &entry.namespaces {
                 if *device == key {
@@ -159,6 +175,7 @@ impl Shard {
                 }
             }
         }
+        self.devices.set_geometry(self.reactor.now(), key, geometry);
         Ok(())
     }
 
@@ -313,23 +330,37 @@ impl Shard {
             .is_some()
     }
 
+    /// What has been asked and is not done: operations in devices, and commands that wait for memory or for their host's data.
     pub(crate) fn inflight(&self) -> Vec<ListedIo> {
         let now = self.reactor.now();
-        self.devices
-            .inflight()
-            .map(|(device, io)| {
-                let origin = self
-                    .commands
-                    .cmd_of(io.tag)
-                    .and_then(|cmd| self.target.origin(cmd));
-                ListedIo {
-                    device,
-                    io,
-                    origin,
-                    now,
-                }
-            })
-            .collect()
+        let in_devices = self.devices.inflight().map(|(device, io)| {
+            let cmd = self.commands.cmd_of(io.tag);
+            ListedIo {
+                device: Some(device),
+                place: Whereabouts::Device(io),
+                origin: cmd.and_then(|cmd| self.target.origin(cmd)),
+                now,
+            }
+        });
+        let waiting = self.commands.waiting().map(|waiting| {
+            let origin = self.target.origin(waiting.cmd);
+            let device = origin.as_ref().and_then(|origin| {
+                let entry = self.control.subsystems.get(&origin.subnqn)?;
+                entry.namespaces.get(&origin.nsid).copied()
+            });
+            ListedIo {
+                device,
+                place: Whereabouts::Waiting {
+                    on: waiting.on,
+                    op: waiting.op,
+                    received: waiting.received,
+                    waits: waiting.waits,
+                },
+                origin,
+                now,
+            }
+        });
+        in_devices.chain(waiting).collect()
     }
 
     pub(crate) fn controllers(&self) -> Vec<ListedController> {

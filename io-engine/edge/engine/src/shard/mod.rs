@@ -24,8 +24,10 @@ use reactor::{Event, ListenerId, LogLimit, Reactor};
 use sdk::fabric::{Fabric, FabricEvent};
 use sdk::host::Host;
 
+pub(crate) use commands::WaitFor;
 pub(crate) use control::{
-    ListedController, ListedIo, ShardError, ShardFigures, SubsystemSetup, Unsettled, Writers,
+    ListedController, ListedIo, ShardError, ShardFigures, SubsystemSetup, Unsettled, Whereabouts,
+    Writers,
 };
 pub(crate) use devices::{DeviceSetup, Placed};
 pub(crate) use exports::ServerKey;

@@ -150,6 +150,7 @@ impl Device for BenchDevice {
     }
 
     fn resize(&mut self, _: Option<Blocks>) -> Result<Geometry, OpenError> {
+        self.geometry.blocks = Blocks(self.disk.set().blocks);
         Ok(self.geometry)
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{Rig, config, namespace, pattern};
+use crate::bench_disk::Bench;
+use crate::support::{Records, Rig, config, namespace, pattern};
 use engine::control::dataplane::{DataPlane, ProblemKind, SubsystemSpec};
 use io_engine_perf::client::discover;
 use io_engine_perf::{HostIdentity, SessionOptions, Target};
@@ -116,6 +117,38 @@ fn a_grown_file_is_seen_by_a_connected_host() {
     );
     client.write(1, last, &pattern(4, 512)).unwrap();
     assert!(client.read(1, last, 1).unwrap() == pattern(4, 512));
+}
+
+#[test]
+fn a_device_that_says_it_is_empty_keeps_its_size() {
+    let bench = Bench::default();
+    let disk = bench.disk("d");
+    let mut rig = Rig::with_store(
+        config(),
+        Arc::new(Records::default()),
+        vec![Box::new(bench)],
+    );
+    let device = rig.open("bench:///d");
+    let nqn = String::from("nqn.2019-05.io.openebs:empty");
+    let spec = SubsystemSpec {
+        nqn: nqn.clone(),
+        serial: "S".into(),
+        allowed_hosts: None,
+        namespaces: vec![namespace(1, device)],
+    };
+    rig.runtime.block_on(rig.plane.add_subsystem(spec)).unwrap();
+    let mut client = rig.connect(&nqn);
+    disk.set().blocks = 0;
+    let rescan = rig.plane.resize_device(device, None);
+    let problem = rig.runtime.block_on(rescan).unwrap_err();
+    assert_eq!(problem.kind(), ProblemKind::InvalidArgument);
+    assert!(problem.to_string().contains("2048 blocks"), "{problem}");
+    client.write(1, 2047, &pattern(5, 512)).unwrap();
+    assert!(client.read(1, 2047, 1).unwrap() == pattern(5, 512));
+    disk.set().blocks = 4096;
+    let rescan = rig.plane.resize_device(device, None);
+    assert_eq!(rig.runtime.block_on(rescan).unwrap(), 4096);
+    client.write(1, 4095, &pattern(6, 512)).unwrap();
 }
 
 #[test]

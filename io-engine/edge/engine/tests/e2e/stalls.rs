@@ -8,7 +8,8 @@ use std::time::Duration;
 use nvme_spec::fabrics::{ConnectCommand, ConnectData, ConnectResult, PropertyCommand};
 use nvme_spec::{Sgl, Sqe};
 
-use crate::support::{Rig, config, pattern};
+use crate::support::{Rig, config, namespace, pattern};
+use engine::control::dataplane::{DataPlane, SubsystemSpec};
 
 const HOST: &str = "nqn.2014-08.org.nvmexpress:uuid:eeeeeeee-0000-0000-0000-000000000001";
 const WRITE: u8 = 0x01;
@@ -111,9 +112,7 @@ fn served() -> (Rig, String) {
 fn is_freed(rig: &Rig, nqn: &str, reason: &str) {
     rig.until(reason, |rig| rig.drops(reason) == 1);
     rig.until("what it held is free", |rig| {
-        let reactors = rig
-            .runtime
-            .block_on(engine::control::dataplane::DataPlane::reactors(&*rig.plane));
+        let reactors = rig.runtime.block_on(DataPlane::reactors(&*rig.plane));
         reactors[0].arena_used_bytes == 0 && reactors[0].inflight == 0
     });
     let mut other = rig.connect(nqn);
@@ -141,6 +140,38 @@ fn data_that_was_asked_for_and_does_not_come_costs_the_connection() {
     half.extend(vec![0; LEN / 2]);
     queue.send(&half);
     is_freed(&rig, &nqn, "data_stalled");
+}
+
+#[test]
+fn a_write_that_waits_for_its_data_is_listed() {
+    let mut rig = Rig::new();
+    let device = rig.open("malloc:///m?size_mb=16");
+    let nqn = String::from("nqn.2019-05.io.openebs:waits");
+    let spec = SubsystemSpec {
+        nqn: nqn.clone(),
+        serial: "S".into(),
+        allowed_hosts: None,
+        namespaces: vec![namespace(1, device)],
+    };
+    rig.runtime.block_on(rig.plane.add_subsystem(spec)).unwrap();
+    let (mut queue, _admin) = connected(&rig, &nqn);
+    queue.send(&capsule(&io(WRITE, 7), &[]));
+    assert_eq!(queue.pdu()[0], R2T);
+    let listed = rig.runtime.block_on(rig.plane.inflight(10));
+    let [write] = &listed[..] else {
+        panic!("one command: {listed:?}");
+    };
+    assert_eq!(
+        (write.subnqn.as_str(), write.hostnqn.as_str()),
+        (nqn.as_str(), HOST)
+    );
+    assert_eq!((write.qid, write.cid, write.nsid), (1, 7, 1));
+    assert_eq!(
+        (write.device, write.operation.as_str()),
+        (Some(device), "write")
+    );
+    let (stage, at) = write.stages.last().unwrap();
+    assert_eq!((stage.as_str(), *at), ("waits_for_host_data", write.age));
 }
 
 #[test]

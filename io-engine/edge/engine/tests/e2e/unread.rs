@@ -100,6 +100,13 @@ fn a_host_that_does_not_read_holds_its_share_and_no_more() {
             .memory_waiting
             > 0
     });
+    let inflight = engine::control::dataplane::DataPlane::inflight(&*rig.plane, 1000);
+    let listed = rig.runtime.block_on(inflight);
+    let waits = listed.iter().filter(|io| {
+        let stage = io.stages.last().map(|(stage, _)| stage.as_str());
+        stage == Some("waits_for_buffer") && io.operation == "read" && io.nsid == 1
+    });
+    assert!(waits.count() > 0, "{listed:?}");
     // What the sockets take is taken, and the arena is as full as it gets.
     let mut last = 0;
     rig.until("nothing moves", |rig| {
