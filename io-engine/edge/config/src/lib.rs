@@ -14,6 +14,7 @@ mod bounded;
 mod environment;
 mod error;
 mod file;
+mod filter;
 pub mod limits;
 mod listen;
 mod merge;

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use crate::environment::Environment;
 use crate::error::{ConfigError, ConfigErrorKind};
 use crate::file::{FileTree, MemoryFile, NbdFile, NvmfFile, PluginsFile, ReactorsFile};
+use crate::filter;
 use crate::limits::{self, Connections, GRPC_PORT, KeepAliveS, NVMF_PORT, PerHost};
 use crate::listen::{Listen, Origin, select_interface};
 use crate::place::Source;
@@ -81,14 +82,16 @@ pub(crate) fn merge(
         origin,
     });
     let state_dir = state_dir(tree.state_dir, flags, environment, &source)?;
+    let nvmf = nvmf(tree.nvmf, flags, environment, &source)?;
+    let grpc = grpc(tree.grpc.listen, flags)?;
     Ok(Config {
         node_name: node_name(tree.node_name, flags, environment)?,
         nbd: nbd(tree.nbd, &state_dir, &source)?,
         state_dir,
-        nvmf: nvmf(tree.nvmf, flags, environment, &source)?,
-        grpc: grpc(tree.grpc.listen, flags)?,
+        nvmf,
+        grpc,
         metrics,
-        log: log(tree.log.format, tree.log.level, flags, environment)?,
+        log: log(tree.log.format, tree.log.level, flags, environment, &source)?,
         io: Io {
             slow_io_ms: tree.io.slow_io_ms.unwrap_or(limits::SLOW_MS),
             device_deadline_s: tree.io.device_deadline_s.unwrap_or(limits::DEADLINE_S),
@@ -473,6 +476,7 @@ fn log(
     level: Option<String>,
     flags: &Overrides,
     environment: &Environment,
+    source: &Source,
 ) -> Result<Log, ConfigError> {
     let (level, level_origin) = if let Some(level) = &flags.log_level {
         (level.clone(), Origin::Flag("--log-level"))
@@ -483,6 +487,8 @@ fn log(
     } else {
         ("info".to_owned(), Origin::Default("log.level"))
     };
+    let level =
+        filter::normalized(&level).map_err(|problem| source.bad_value(&level_origin, problem))?;
     let format = flag("-F", &flags.log_format)?
         .or(format)
         .unwrap_or_default();
