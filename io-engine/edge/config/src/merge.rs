@@ -11,7 +11,7 @@ use crate::filter;
 use crate::limits::{self, Connections, GRPC_PORT, KeepAliveS, NVMF_PORT, PerHost};
 use crate::listen::{Listen, Origin, select_interface};
 use crate::place::Source;
-use crate::values::{CpuList, ExportAddress, NodeName};
+use crate::values::{Advertise, CpuList, ExportAddress, NodeName};
 use crate::{Config, Io, ListenAddress, Log, Memory, Nbd, Nvmf, Plugins, Reactors};
 
 /// The socket of the NBD server in the state directory.
@@ -311,7 +311,8 @@ fn nvmf(
     let host_connections_max =
         host_connections_max(file.host_connections_max, connections_max, source)?;
     let pod_ip = pod_ip(environment, source)?;
-    let advertise = file.advertise.or(interface.map(|(_, ip)| ip)).or(pod_ip);
+    let advertise = file.advertise.map(|address| address.0);
+    let advertise = advertise.or(interface.map(|(_, ip)| ip)).or(pod_ip);
     Ok(Nvmf {
         listen,
         advertise,
@@ -378,11 +379,11 @@ fn keep_alive(file: &NvmfFile, source: &Source) -> Result<(KeepAliveS, KeepAlive
 }
 
 fn pod_ip(environment: &Environment, source: &Source) -> Result<Option<IpAddr>, ConfigError> {
-    let parsed = environment.pod_ip.as_deref().map(str::parse).transpose();
-    parsed.map_err(|_| {
-        let problem = "is not an IP address; set it to one, or unset it";
-        source.bad_value(&Origin::Variable("MY_POD_IP"), problem)
-    })
+    let parsed = environment.pod_ip.as_deref().map(str::parse::<Advertise>);
+    let address = parsed
+        .transpose()
+        .map_err(|problem| source.bad_value(&Origin::Variable("MY_POD_IP"), problem))?;
+    Ok(address.map(|address| address.0))
 }
 
 /// Half of the connections, so that one host leaves room for others, unless the file says otherwise.

@@ -216,7 +216,7 @@ fn the_environment_is_named_when_it_is_at_fault() {
     });
     assert_eq!(
         pod_ip,
-        "environment: MY_POD_IP: is not an IP address; set it to one, or unset it"
+        "environment: MY_POD_IP: 'here' is not an IP address; give one of this machine, e.g. 10.0.0.7, or leave it out"
     );
     let level = refused(Environment {
         rust_log: Some("inf".into()),

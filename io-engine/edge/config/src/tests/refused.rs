@@ -132,6 +132,25 @@ fn golden_lines_of_refused_files() {
             "FILE:2: nvmf.keep_alive_s_min: 60 is above nvmf.keep_alive_s_max (30); lower it",
         ),
         (
+            "[nvmf]\nadvertise = \"x\"\n",
+            "FILE:2: nvmf.advertise: 'x' is not an IP address; give one of this machine, e.g. 10.0.0.7, or leave it out",
+        ),
+        (
+            "[nvmf]\nadvertise = \"0.0.0.0\"\n",
+            "FILE:2: nvmf.advertise: 0.0.0.0 is not an address hosts can connect to; give one of this machine, e.g. \
+             10.0.0.7, or leave it out",
+        ),
+        (
+            "[nvmf]\nadvertise = \"::\"\n",
+            "FILE:2: nvmf.advertise: :: is not an address hosts can connect to; give one of this machine, e.g. \
+             10.0.0.7, or leave it out",
+        ),
+        (
+            "[nvmf]\nadvertise = \"ff02::1\"\n",
+            "FILE:2: nvmf.advertise: ff02::1 is not an address hosts can connect to; give one of this machine, e.g. \
+             10.0.0.7, or leave it out",
+        ),
+        (
             "[nvmf]\nlisten = []\n",
             "FILE:2: nvmf.listen: 0 addresses; give 1 to 16",
         ),
