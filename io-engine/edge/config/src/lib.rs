@@ -19,6 +19,7 @@ pub mod limits;
 mod listen;
 mod merge;
 mod place;
+mod ports;
 mod values;
 
 #[cfg(test)]

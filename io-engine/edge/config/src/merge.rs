@@ -11,6 +11,7 @@ use crate::filter;
 use crate::limits::{self, Connections, GRPC_PORT, KeepAliveS, NVMF_PORT, PerHost};
 use crate::listen::{Listen, Origin, select_interface};
 use crate::place::Source;
+use crate::ports;
 use crate::values::{Advertise, CpuList, ExportAddress, NodeName};
 use crate::{Config, Io, ListenAddress, Log, Memory, Nbd, Nvmf, Plugins, Reactors};
 
@@ -84,6 +85,7 @@ pub(crate) fn merge(
     let state_dir = state_dir(tree.state_dir, flags, environment, &source)?;
     let nvmf = nvmf(tree.nvmf, flags, environment, &source)?;
     let grpc = grpc(tree.grpc.listen, flags)?;
+    ports::check(&grpc, metrics.as_ref(), &nvmf.listen, &source)?;
     Ok(Config {
         node_name: node_name(tree.node_name, flags, environment)?,
         nbd: nbd(tree.nbd, &state_dir, &source)?,

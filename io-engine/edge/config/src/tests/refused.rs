@@ -151,6 +151,21 @@ fn golden_lines_of_refused_files() {
              10.0.0.7, or leave it out",
         ),
         (
+            "[grpc]\nlisten = \"127.0.0.1:9000\"\n[metrics]\nlisten = \"127.0.0.1:9000\"\n",
+            "FILE:2: grpc.listen: 127.0.0.1:9000 takes the port of metrics.listen (127.0.0.1:9000); give one of them \
+             another port",
+        ),
+        (
+            "[metrics]\nlisten = \"127.0.0.1:10124\"\n",
+            "FILE:2: metrics.listen: 127.0.0.1:10124 takes the port of grpc.listen (default) ([::]:10124); give one of \
+             them another port",
+        ),
+        (
+            "[grpc]\nlisten = \"0.0.0.0:8420\"\n",
+            "FILE:2: grpc.listen: 0.0.0.0:8420 takes the port of nvmf.listen (default) ([::]:8420); give one of them \
+             another port",
+        ),
+        (
             "[nvmf]\nlisten = []\n",
             "FILE:2: nvmf.listen: 0 addresses; give 1 to 16",
         ),
