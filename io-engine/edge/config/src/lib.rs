@@ -11,6 +11,7 @@
 //! - Environment variables are read here ([`Environment`]) and nowhere else in the program.
 
 mod bounded;
+mod cgroup;
 mod environment;
 mod error;
 mod file;
