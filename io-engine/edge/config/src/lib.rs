@@ -56,6 +56,8 @@ pub struct Config {
     pub node_name: NodeName,
     /// Directory of the state store and its lock.
     pub state_dir: PathBuf,
+    /// Where `state_dir` came from.
+    pub state_dir_origin: Origin,
     /// Reactors.
     pub reactors: Reactors,
     /// I/O memory.
@@ -87,6 +89,8 @@ pub struct Reactors {
     pub cpus: CpuList,
     /// How they wait.
     pub driver: Driver,
+    /// Where `driver` came from.
+    pub driver_origin: Origin,
     /// Upper bound of spinning before sleeping.
     pub spin_us_max: SpinUs,
 }

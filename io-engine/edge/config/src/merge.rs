@@ -82,7 +82,7 @@ pub(crate) fn merge(
         address: listen.0,
         origin,
     });
-    let state_dir = state_dir(tree.state_dir, flags, environment, &source)?;
+    let (state_dir, state_dir_origin) = state_dir(tree.state_dir, flags, environment, &source)?;
     let nvmf = nvmf(tree.nvmf, flags, environment, &source)?;
     let grpc = grpc(tree.grpc.listen, flags)?;
     ports::check(&grpc, metrics.as_ref(), &nvmf.listen, &source)?;
@@ -90,6 +90,7 @@ pub(crate) fn merge(
         node_name: node_name(tree.node_name, flags, environment)?,
         nbd: nbd(tree.nbd, &state_dir, &source)?,
         state_dir,
+        state_dir_origin,
         nvmf,
         grpc,
         metrics,
@@ -151,7 +152,7 @@ fn state_dir(
     flags: &Overrides,
     environment: &Environment,
     source: &Source,
-) -> Result<PathBuf, ConfigError> {
+) -> Result<(PathBuf, Origin), ConfigError> {
     let given = match (&flags.state_dir, file) {
         (Some(dir), _) => Some((dir.clone(), Origin::Flag("--state-dir"))),
         (None, Some(dir)) => Some((dir, Origin::File("state_dir"))),
@@ -162,10 +163,11 @@ fn state_dir(
             let problem = "is empty; name a directory, or leave it out for the default one";
             return Err(source.bad_value(&origin, problem));
         }
-        return Ok(dir);
+        return Ok((dir, origin));
     }
+    let origin = Origin::Default("state_dir");
     if environment.is_root {
-        return Ok(PathBuf::from("/var/lib/io-engine"));
+        return Ok((PathBuf::from("/var/lib/io-engine"), origin));
     }
     let xdg = environment.xdg_state_home.clone();
     let base = xdg.or_else(|| {
@@ -174,7 +176,7 @@ fn state_dir(
             .as_ref()
             .map(|home| home.join(".local/state"))
     });
-    base.map(|base| base.join("io-engine")).ok_or_else(|| {
+    base.map(|base| (base.join("io-engine"), origin)).ok_or_else(|| {
         let problem = "neither XDG_STATE_HOME nor HOME names a directory for state; give one with --state-dir DIR";
         ConfigError::new(ConfigErrorKind::BadValue, "environment", "state_dir", problem)
     })
@@ -213,6 +215,11 @@ fn reactors(
     };
     Ok(Reactors {
         cpus,
+        driver_origin: match (&flags.driver, file.driver) {
+            (Some(_), _) => Origin::Flag("--driver"),
+            (None, Some(_)) => Origin::File("reactors.driver"),
+            (None, None) => Origin::Default("reactors.driver"),
+        },
         driver: flag("--driver", &flags.driver)?
             .or(file.driver)
             .unwrap_or_default(),

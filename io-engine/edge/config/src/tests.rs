@@ -12,6 +12,11 @@ use crate::{Config, ConfigErrorKind, Driver, Environment, LogStyle, Origin, Over
 fn an_empty_file_gives_the_defaults() {
     let config = load("").unwrap();
     assert_eq!(config.grpc.address.to_string(), "[::]:10124");
+    assert_eq!(config.state_dir_origin, Origin::Default("state_dir"));
+    assert_eq!(
+        config.reactors.driver_origin,
+        Origin::Default("reactors.driver")
+    );
     assert_eq!(config.nvmf.listen[0].address.to_string(), "[::]:8420");
     assert_eq!(config.reactors.cpus.as_slice(), [0]);
     assert_eq!(config.reactors.driver, Driver::Auto);
@@ -80,6 +85,11 @@ fn every_key_arrives() {
     )
     .unwrap();
     assert_eq!(config.reactors.cpus.as_slice(), [1, 2]);
+    assert_eq!(
+        config.reactors.driver_origin,
+        Origin::File("reactors.driver")
+    );
+    assert_eq!(config.state_dir_origin, Origin::File("state_dir"));
     assert_eq!(config.reactors.spin_us_max.get(), 0);
     let listen: Vec<String> = config
         .nvmf
@@ -334,6 +344,7 @@ fn a_flag_beats_the_file() {
     };
     let config = Config::load(&flags, &environment()).unwrap();
     assert_eq!(config.state_dir, Path::new("/srv/b"));
+    assert_eq!(config.state_dir_origin, Origin::Flag("--state-dir"));
     assert_eq!(config.grpc.address.port(), 2);
     assert_eq!(config.grpc.origin, Origin::Flag("--grpc"));
     assert_eq!(config.reactors.cpus.as_slice(), [3], "-l overrides -m");

@@ -13,7 +13,7 @@ use engine::store::Store;
 use engine_config::{Config, Driver, Environment};
 use rustix::process::{Resource, getrlimit};
 
-use crate::{Fatal, VERSION, congestion, holder};
+use crate::{Fatal, VERSION, congestion, driver, holder};
 
 /// Files a reactor may hold open besides one for each connection, and what the control side needs.
 const OTHER_DESCRIPTORS: u64 = 1280;
@@ -102,18 +102,9 @@ pub(crate) fn run(config: &Config, environment: &Environment) -> Result<ExitCode
 }
 
 fn kernel(config: &Config, report: &reactor::DriverReport) -> Finding {
-    use reactor::RingState;
     let subject = "kernel";
-    let fix = match &report.ring {
-        RingState::Available(_) => return Finding::new(Grade::Ok, subject, report.to_string()),
-        RingState::Missing | RingState::TooOld => {
-            "run a kernel of version 6.1 or later for the faster driver"
-        }
-        RingState::Disabled(_) => "set sysctl kernel.io_uring_disabled=0 for the faster driver",
-        RingState::Forbidden => {
-            "allow io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile for the faster driver"
-        }
-        RingState::Failed(_) => "see the kernel's log for the reason",
+    let Some(fix) = driver::fix(&report.ring) else {
+        return Finding::new(Grade::Ok, subject, report.to_string());
     };
     let forced = config.reactors.driver == Driver::Uring;
     let grade = if forced { Grade::Fail } else { Grade::Warn };
