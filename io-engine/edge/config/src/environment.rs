@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::cgroup::Limits;
 use crate::listen::InterfaceAddress;
 
 /// Facts a configuration is checked against; a plain value, so that tests can make one up.
@@ -29,6 +30,8 @@ pub struct Environment {
     pub plugin_directory: Option<PathBuf>,
     /// CPUs this process may run on, ascending.
     pub cpus: Vec<u32>,
+    /// CPUs' worth of time the control groups allow, a second each second; `None` without a quota.
+    pub cpu_quota: Option<f64>,
     /// Bytes of memory this process may use: the machine's, or its cgroup's limit if that is lower.
     pub memory_bytes: Option<u64>,
     /// Addresses of the machine's interfaces.
@@ -44,6 +47,7 @@ impl Environment {
                 .map(PathBuf::from)
                 .filter(|path| path.is_absolute())
         };
+        let groups = Limits::read();
         let kernel_name = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
         Self {
             is_root: rustix::process::geteuid().is_root(),
@@ -64,7 +68,8 @@ impl Environment {
                 .unwrap_or_default(),
             plugin_directory: plugin_directory(),
             cpus: allowed_cpus(),
-            memory_bytes: memory_bytes(),
+            cpu_quota: groups.cpus,
+            memory_bytes: memory_bytes(groups.memory_bytes),
             interfaces: interfaces(),
         }
     }
@@ -93,8 +98,8 @@ fn allowed_cpus() -> Vec<u32> {
         .collect()
 }
 
-/// The smaller of the machine's memory and every memory limit on the way up the cgroup tree.
-fn memory_bytes() -> Option<u64> {
+/// The smaller of the machine's memory and `limit`.
+fn memory_bytes(limit: Option<u64>) -> Option<u64> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
     let total = meminfo
         .lines()
@@ -107,23 +112,7 @@ fn memory_bytes() -> Option<u64> {
                 .ok()
         })
         .map(|kib| kib * 1024)?;
-    let cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let own = cgroup
-        .lines()
-        .find_map(|line| line.strip_prefix("0::"))
-        .unwrap_or("/");
-    let limits = std::path::Path::new(own).ancestors().filter_map(|dir| {
-        let dir = dir.to_str()?.trim_start_matches('/');
-        let file = std::path::Path::new("/sys/fs/cgroup")
-            .join(dir)
-            .join("memory.max");
-        std::fs::read_to_string(file)
-            .ok()?
-            .trim()
-            .parse::<u64>()
-            .ok()
-    });
-    Some(limits.fold(total, u64::min))
+    Some(limit.map_or(total, |limit| limit.min(total)))
 }
 
 fn interfaces() -> Vec<InterfaceAddress> {

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -15,7 +14,8 @@ use crate::limits::{
 use crate::listen::Listen;
 use crate::place::{Source, key_near, line_after};
 use crate::values::{
-    Congestion, CpuList, Driver, ExportAddress, InCapsuleBytes, LogFormat, NodeName, TransferKib,
+    Advertise, Congestion, CpuList, Driver, ExportAddress, InCapsuleBytes, LogFormat, NodeName,
+    TransferKib,
 };
 
 #[derive(Debug, Default, Deserialize)]
@@ -66,7 +66,7 @@ pub(crate) struct MemoryFile {
 #[serde(deny_unknown_fields)]
 pub(crate) struct NvmfFile {
     pub(crate) listen: Option<Vec<Listen<NVMF_PORT>>>,
-    pub(crate) advertise: Option<IpAddr>,
+    pub(crate) advertise: Option<Advertise>,
     pub(crate) connections_max: Option<Connections>,
     pub(crate) host_connections_max: Option<PerHost>,
     pub(crate) address_connections_max: Option<PerHost>,

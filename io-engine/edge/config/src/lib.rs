@@ -11,13 +11,16 @@
 //! - Environment variables are read here ([`Environment`]) and nowhere else in the program.
 
 mod bounded;
+mod cgroup;
 mod environment;
 mod error;
 mod file;
+mod filter;
 pub mod limits;
 mod listen;
 mod merge;
 mod place;
+mod ports;
 mod values;
 
 #[cfg(test)]
@@ -53,6 +56,8 @@ pub struct Config {
     pub node_name: NodeName,
     /// Directory of the state store and its lock.
     pub state_dir: PathBuf,
+    /// Where `state_dir` came from.
+    pub state_dir_origin: Origin,
     /// Reactors.
     pub reactors: Reactors,
     /// I/O memory.
@@ -84,6 +89,8 @@ pub struct Reactors {
     pub cpus: CpuList,
     /// How they wait.
     pub driver: Driver,
+    /// Where `driver` came from.
+    pub driver_origin: Origin,
     /// Upper bound of spinning before sleeping.
     pub spin_us_max: SpinUs,
 }

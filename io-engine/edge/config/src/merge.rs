@@ -7,10 +7,12 @@ use std::str::FromStr;
 use crate::environment::Environment;
 use crate::error::{ConfigError, ConfigErrorKind};
 use crate::file::{FileTree, MemoryFile, NbdFile, NvmfFile, PluginsFile, ReactorsFile};
+use crate::filter;
 use crate::limits::{self, Connections, GRPC_PORT, KeepAliveS, NVMF_PORT, PerHost};
 use crate::listen::{Listen, Origin, select_interface};
 use crate::place::Source;
-use crate::values::{CpuList, ExportAddress, NodeName};
+use crate::ports;
+use crate::values::{Advertise, CpuList, ExportAddress, NodeName};
 use crate::{Config, Io, ListenAddress, Log, Memory, Nbd, Nvmf, Plugins, Reactors};
 
 /// The socket of the NBD server in the state directory.
@@ -80,15 +82,19 @@ pub(crate) fn merge(
         address: listen.0,
         origin,
     });
-    let state_dir = state_dir(tree.state_dir, flags, environment, &source)?;
+    let (state_dir, state_dir_origin) = state_dir(tree.state_dir, flags, environment, &source)?;
+    let nvmf = nvmf(tree.nvmf, flags, environment, &source)?;
+    let grpc = grpc(tree.grpc.listen, flags)?;
+    ports::check(&grpc, metrics.as_ref(), &nvmf.listen, &source)?;
     Ok(Config {
         node_name: node_name(tree.node_name, flags, environment)?,
         nbd: nbd(tree.nbd, &state_dir, &source)?,
         state_dir,
-        nvmf: nvmf(tree.nvmf, flags, environment, &source)?,
-        grpc: grpc(tree.grpc.listen, flags)?,
+        state_dir_origin,
+        nvmf,
+        grpc,
         metrics,
-        log: log(tree.log.format, tree.log.level, flags, environment)?,
+        log: log(tree.log.format, tree.log.level, flags, environment, &source)?,
         io: Io {
             slow_io_ms: tree.io.slow_io_ms.unwrap_or(limits::SLOW_MS),
             device_deadline_s: tree.io.device_deadline_s.unwrap_or(limits::DEADLINE_S),
@@ -146,7 +152,7 @@ fn state_dir(
     flags: &Overrides,
     environment: &Environment,
     source: &Source,
-) -> Result<PathBuf, ConfigError> {
+) -> Result<(PathBuf, Origin), ConfigError> {
     let given = match (&flags.state_dir, file) {
         (Some(dir), _) => Some((dir.clone(), Origin::Flag("--state-dir"))),
         (None, Some(dir)) => Some((dir, Origin::File("state_dir"))),
@@ -157,10 +163,11 @@ fn state_dir(
             let problem = "is empty; name a directory, or leave it out for the default one";
             return Err(source.bad_value(&origin, problem));
         }
-        return Ok(dir);
+        return Ok((dir, origin));
     }
+    let origin = Origin::Default("state_dir");
     if environment.is_root {
-        return Ok(PathBuf::from("/var/lib/io-engine"));
+        return Ok((PathBuf::from("/var/lib/io-engine"), origin));
     }
     let xdg = environment.xdg_state_home.clone();
     let base = xdg.or_else(|| {
@@ -169,7 +176,7 @@ fn state_dir(
             .as_ref()
             .map(|home| home.join(".local/state"))
     });
-    base.map(|base| base.join("io-engine")).ok_or_else(|| {
+    base.map(|base| (base.join("io-engine"), origin)).ok_or_else(|| {
         let problem = "neither XDG_STATE_HOME nor HOME names a directory for state; give one with --state-dir DIR";
         ConfigError::new(ConfigErrorKind::BadValue, "environment", "state_dir", problem)
     })
@@ -208,6 +215,11 @@ fn reactors(
     };
     Ok(Reactors {
         cpus,
+        driver_origin: match (&flags.driver, file.driver) {
+            (Some(_), _) => Origin::Flag("--driver"),
+            (None, Some(_)) => Origin::File("reactors.driver"),
+            (None, None) => Origin::Default("reactors.driver"),
+        },
         driver: flag("--driver", &flags.driver)?
             .or(file.driver)
             .unwrap_or_default(),
@@ -308,7 +320,8 @@ fn nvmf(
     let host_connections_max =
         host_connections_max(file.host_connections_max, connections_max, source)?;
     let pod_ip = pod_ip(environment, source)?;
-    let advertise = file.advertise.or(interface.map(|(_, ip)| ip)).or(pod_ip);
+    let advertise = file.advertise.map(|address| address.0);
+    let advertise = advertise.or(interface.map(|(_, ip)| ip)).or(pod_ip);
     Ok(Nvmf {
         listen,
         advertise,
@@ -375,11 +388,11 @@ fn keep_alive(file: &NvmfFile, source: &Source) -> Result<(KeepAliveS, KeepAlive
 }
 
 fn pod_ip(environment: &Environment, source: &Source) -> Result<Option<IpAddr>, ConfigError> {
-    let parsed = environment.pod_ip.as_deref().map(str::parse).transpose();
-    parsed.map_err(|_| {
-        let problem = "is not an IP address; set it to one, or unset it";
-        source.bad_value(&Origin::Variable("MY_POD_IP"), problem)
-    })
+    let parsed = environment.pod_ip.as_deref().map(str::parse::<Advertise>);
+    let address = parsed
+        .transpose()
+        .map_err(|problem| source.bad_value(&Origin::Variable("MY_POD_IP"), problem))?;
+    Ok(address.map(|address| address.0))
 }
 
 /// Half of the connections, so that one host leaves room for others, unless the file says otherwise.
@@ -473,6 +486,7 @@ fn log(
     level: Option<String>,
     flags: &Overrides,
     environment: &Environment,
+    source: &Source,
 ) -> Result<Log, ConfigError> {
     let (level, level_origin) = if let Some(level) = &flags.log_level {
         (level.clone(), Origin::Flag("--log-level"))
@@ -483,6 +497,8 @@ fn log(
     } else {
         ("info".to_owned(), Origin::Default("log.level"))
     };
+    let level =
+        filter::normalized(&level).map_err(|problem| source.bad_value(&level_origin, problem))?;
     let format = flag("-F", &flags.log_format)?
         .or(format)
         .unwrap_or_default();

@@ -2,7 +2,7 @@
 //!
 //! Each parses from text with an error that says what to write, so that a flag and a file are refused alike.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -152,6 +152,30 @@ impl FromStr for ExportAddress {
 }
 
 from_text!(ExportAddress);
+
+/// An address told to hosts: one they can connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Advertise(pub(crate) IpAddr);
+
+impl FromStr for Advertise {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let example = "give one of this machine, e.g. 10.0.0.7, or leave it out";
+        let ip: IpAddr = text
+            .parse()
+            .map_err(|_| format!("'{text}' is not an IP address; {example}"))?;
+        let plain = ip.to_canonical();
+        let is_broadcast = matches!(plain, IpAddr::V4(ip) if ip.is_broadcast());
+        if plain.is_unspecified() || plain.is_multicast() || is_broadcast {
+            return Err(format!(
+                "{text} is not an address hosts can connect to; {example}"
+            ));
+        }
+        Ok(Self(ip))
+    }
+}
+from_text!(Advertise);
 
 /// CPUs, ascending, each once, never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -34,6 +34,7 @@ use proto::mayastor::v1::bdev_rpc_server::BdevRpcServer;
 use proto::mayastor::v1::host_rpc_server::HostRpcServer;
 use proto::mayastor::v1::stats_rpc_server::StatsRpcServer;
 use tokio::net::TcpListener;
+use tonic::server::NamedService;
 use tonic::transport::Server;
 
 pub use connections::{BoundedListener, BoundedStream, ConnectionLimits};
@@ -53,6 +54,18 @@ pub const CONNECTIONS: ConnectionLimits = ConnectionLimits {
     patience: Duration::from_secs(10),
     first_bytes: 24,
 };
+/// What reflection lists. Named, because the contract describes a service of the control plane too, which is called and
+/// not served here.
+const SERVED: [&str; 8] = [
+    BdevRpcServer::<bdev::Service>::NAME,
+    HostRpcServer::<host::Service>::NAME,
+    StatsRpcServer::<stats::Service>::NAME,
+    SubsystemRpcServer::<subsystem::Service>::NAME,
+    EngineRpcServer::<engine_service::Service>::NAME,
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+];
 /// A silent connection is probed after this time and dropped when it does not answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
@@ -100,9 +113,16 @@ pub async fn serve(
         .await;
 
     let reflection = || {
-        tonic_reflection::server::Builder::configure()
+        let builder = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(
+                tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+            );
+        SERVED
+            .iter()
+            .fold(builder, |builder, name| builder.with_service_name(*name))
     };
     let v1 = reflection().build_v1()?;
     let v1alpha = reflection().build_v1alpha()?;

@@ -4,7 +4,6 @@
 //! order names its fix.
 
 use std::fmt;
-use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -14,7 +13,7 @@ use engine::store::Store;
 use engine_config::{Config, Driver, Environment};
 use rustix::process::{Resource, getrlimit};
 
-use crate::{Fatal, VERSION, congestion, holder};
+use crate::{Fatal, VERSION, congestion, driver, holder};
 
 /// Files a reactor may hold open besides one for each connection, and what the control side needs.
 const OTHER_DESCRIPTORS: u64 = 1280;
@@ -65,7 +64,7 @@ pub(crate) fn run(config: &Config, environment: &Environment) -> Result<ExitCode
         kernel(config, &reactor::probe()),
         memlock(config),
         descriptors(getrlimit(Resource::Nofile).maximum, config),
-        cpu_quota(&cgroup_file("cpu.max")),
+        cpu_quota(environment.cpu_quota),
         cpus(config, environment),
         memory(config, environment),
         tcp(config),
@@ -103,18 +102,9 @@ pub(crate) fn run(config: &Config, environment: &Environment) -> Result<ExitCode
 }
 
 fn kernel(config: &Config, report: &reactor::DriverReport) -> Finding {
-    use reactor::RingState;
     let subject = "kernel";
-    let fix = match &report.ring {
-        RingState::Available(_) => return Finding::new(Grade::Ok, subject, report.to_string()),
-        RingState::Missing | RingState::TooOld => {
-            "run a kernel of version 6.1 or later for the faster driver"
-        }
-        RingState::Disabled(_) => "set sysctl kernel.io_uring_disabled=0 for the faster driver",
-        RingState::Forbidden => {
-            "allow io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile for the faster driver"
-        }
-        RingState::Failed(_) => "see the kernel's log for the reason",
+    let Some(fix) = driver::fix(&report.ring) else {
+        return Finding::new(Grade::Ok, subject, report.to_string());
     };
     let forced = config.reactors.driver == Driver::Uring;
     let grade = if forced { Grade::Fail } else { Grade::Warn };
@@ -169,15 +159,8 @@ fn descriptors(hard: Option<u64>, config: &Config) -> Finding {
     }
 }
 
-/// `max 100000` or `50000 100000`, for every group from ours up.
-fn cpu_quota(files: &[String]) -> Finding {
+fn cpu_quota(quota: Option<f64>) -> Finding {
     let subject = "CPU quota";
-    let quota = files.iter().find_map(|text| {
-        let mut words = text.split_whitespace();
-        let quota: f64 = words.next()?.parse().ok()?;
-        let period: f64 = words.next()?.parse().ok()?;
-        Some(quota / period)
-    });
     match quota {
         Some(cpus) => Finding::new(
             Grade::Warn,
@@ -301,22 +284,6 @@ fn port(what: &'static str, address: SocketAddr, flag: &str) -> Finding {
     }
 }
 
-/// Contents of `name` in this process's control group and those above it.
-fn cgroup_file(name: &str) -> Vec<String> {
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let own = own
-        .lines()
-        .find_map(|line| line.strip_prefix("0::"))
-        .unwrap_or("/");
-    let files = Path::new(own).ancestors().map(|dir| {
-        let below = dir.to_str().unwrap_or_default().trim_start_matches('/');
-        Path::new("/sys/fs/cgroup").join(below).join(name)
-    });
-    files
-        .filter_map(|file| fs::read_to_string(file).ok())
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use engine_config::Overrides;
@@ -335,10 +302,10 @@ mod tests {
 
     #[test]
     fn a_quota_and_few_descriptors_are_warned_about_with_a_fix() {
-        let finding = cpu_quota(&["max 100000\n".into(), "150000 100000\n".into()]);
+        let finding = cpu_quota(Some(1.5));
         assert_eq!(finding.grade, Grade::Warn);
         assert!(finding.text.starts_with("1.50 CPUs"), "{finding}");
-        assert_eq!(cpu_quota(&["max 100000\n".into()]).grade, Grade::Ok);
+        assert_eq!(cpu_quota(None).grade, Grade::Ok);
         let finding = descriptors(Some(1024), &config(Overrides::default()));
         assert_eq!(finding.grade, Grade::Warn);
         assert!(finding.text.contains("LimitNOFILE="), "{finding}");

@@ -11,6 +11,7 @@
 mod cli;
 mod congestion;
 mod doctor;
+mod driver;
 mod holder;
 mod logging;
 mod metrics_server;
@@ -78,6 +79,7 @@ fn start() -> Result<ExitCode, Fatal> {
         return doctor::run(&config, &environment);
     }
     congestion::check(&config)?;
+    driver::check(&config)?;
     logging::init(&config)?;
     run::run(&config, &environment)
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use engine::control::dataplane::{DataPlane, ProblemKind};
 use engine::control::{Engine, Options};
 use engine::plane::{Plane, PlaneConfig, ReservationStore};
-use engine::store::Store;
+use engine::store::{Store, StoreError};
 use engine_config::{Config, Environment, ListenAddress};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -39,12 +39,25 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// Runs the engine until a signal stops it.
 pub(crate) fn run(config: &Config, environment: &Environment) -> Result<ExitCode, Fatal> {
     raise_descriptor_limit();
-    let store = Store::open(&config.state_dir).map_err(|error| Fatal::Other(error.to_string()))?;
+    let store = Store::open(&config.state_dir).map_err(|error| store_failed(config, &error))?;
     let runtime = control_runtime(config, environment)?;
     let outcome = runtime.block_on(serve(config, environment, Arc::new(store)));
     // A call that hangs in a device must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
+}
+
+/// A directory that cannot be used is a wrong setting; what is in one that can be is not.
+fn store_failed(config: &Config, error: &StoreError) -> Fatal {
+    match error {
+        StoreError::Unusable { .. } => {
+            Fatal::Config(config.bad_value(&config.state_dir_origin, error.to_string()))
+        }
+        StoreError::Held { .. }
+        | StoreError::Database { .. }
+        | StoreError::NotOurs { .. }
+        | StoreError::Damaged { .. } => Fatal::Other(error.to_string()),
+    }
 }
 
 async fn serve(
@@ -270,5 +283,38 @@ impl Signals {
                 );
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use engine_config::Overrides;
+
+    use super::*;
+
+    #[test]
+    fn a_state_directory_that_is_none_is_a_wrong_setting_with_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let taken = dir.path().join("file");
+        std::fs::write(&taken, "").unwrap();
+        let environment = Environment {
+            cpus: vec![0],
+            ..Environment::default()
+        };
+        let place = dir.path().join("e.toml");
+        let text = format!("node_name = \"n\"\nstate_dir = \"{}\"\n", taken.display());
+        let config = Config::parse(&place, &text, &Overrides::default(), &environment).unwrap();
+        let error = Store::open(&config.state_dir).unwrap_err();
+        let Fatal::Config(error) = store_failed(&config, &error) else {
+            panic!("{error}");
+        };
+        let line = error.to_string();
+        let start = format!("{}:2: state_dir: ", place.display());
+        assert!(line.starts_with(&start), "{line}");
+        assert!(line.contains("give a writable directory"), "{line}");
+
+        let _store = Store::open(&dir.path().join("state")).unwrap();
+        let held = Store::open(&dir.path().join("state")).unwrap_err();
+        assert!(matches!(store_failed(&config, &held), Fatal::Other(_)));
     }
 }
