@@ -47,12 +47,13 @@ impl Wanted {
 
     fn read(text: &str) -> Result<Self, UriError> {
         let mut uri = DeviceUri::parse(text)?;
-        let in_memory = matches!(uri.scheme(), "malloc" | "null");
+        // A file is called by its path; any other device, those of loaded plugins too, by what its author put there.
+        let is_file = matches!(uri.scheme(), "aio" | "uring");
         let path = uri.path();
-        let name = if in_memory {
-            path.strip_prefix('/').unwrap_or(path)
-        } else {
+        let name = if is_file {
             path
+        } else {
+            path.strip_prefix('/').unwrap_or(path)
         };
         if name.trim_matches('/').is_empty() {
             return Err(UriError::Malformed {
@@ -124,6 +125,8 @@ mod tests {
         let name = |uri: &str| Wanted::parse(uri).unwrap().name;
         assert_eq!(name("malloc:///m0?size_mb=4"), "m0");
         assert_eq!(name("null:///a/b?size_mb=4"), "a/b");
+        assert_eq!(name("fault:///slow?device=aio:///dev/sdb"), "slow");
+        assert_eq!(name("sparse:///s?size_mb=4"), "s");
         assert_eq!(name("aio:///dev/sdb"), "/dev/sdb");
         assert_eq!(name("uring:///tmp/my%20disk?blk_size=4096"), "/tmp/my disk");
         for bad in [

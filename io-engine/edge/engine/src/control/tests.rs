@@ -168,6 +168,57 @@ async fn unsharing_is_idempotent_and_keeps_reservations_until_the_device_goes() 
 }
 
 #[tokio::test]
+async fn a_device_is_shared_one_way_at_a_time_and_over_another_protocol_again_after_a_restart() {
+    let world = World::shared(Vec::new()).await;
+    assert_kind(
+        world.engine.export_bdev("m0", "nbd").await,
+        ProblemKind::Busy,
+    );
+    world.engine.unshare_bdev("m0").await.unwrap();
+    assert_kind(
+        world.engine.export_bdev("m0", "smb").await,
+        ProblemKind::Unsupported,
+    );
+    assert!(world.engine.bdev("m0").unwrap().share_uri.is_none());
+    for _ in 0..2 {
+        let shared = world.engine.export_bdev("m0", "nbd").await.unwrap();
+        assert!(shared.claimed);
+        assert_eq!(shared.share_uri.unwrap(), "nbd://127.0.0.1:10809/m0");
+    }
+    assert_kind(
+        world.engine.share_bdev("m0", Vec::new()).await,
+        ProblemKind::AlreadyExists,
+    );
+
+    let world = world.restart().await;
+    assert_eq!(world.plane.exported(), ["m0"]);
+    world.engine.unshare_bdev("m0").await.unwrap();
+    assert!(world.plane.exported().is_empty());
+    let world = world.restart().await;
+    assert!(world.plane.exported().is_empty());
+
+    world.engine.export_bdev("m0", "nbd").await.unwrap();
+    world.engine.destroy_bdev(M0).await.unwrap();
+    assert!(world.plane.exported().is_empty());
+    assert!(world.store.load().unwrap().exports.is_empty());
+}
+
+#[tokio::test]
+async fn a_command_reaches_its_device() {
+    let world = World::shared(Vec::new()).await;
+    let answer = world.engine.command_bdev("m0", "list").await.unwrap();
+    assert_eq!(answer, "nothing wrong with m0");
+    assert_kind(
+        world.engine.command_bdev("m0", "explode").await,
+        ProblemKind::InvalidArgument,
+    );
+    assert_kind(
+        world.engine.command_bdev("none", "list").await,
+        ProblemKind::NotFound,
+    );
+}
+
+#[tokio::test]
 async fn a_share_the_reactors_refuse_leaves_nothing_behind() {
     let world = World::new().await;
     world.engine.create_bdev(M0).await.unwrap();
