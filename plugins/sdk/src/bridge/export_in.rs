@@ -188,13 +188,11 @@ impl ExportServer for RemoteServer {
             // SAFETY: room lent for the call.
             unsafe { (self.seat_open)(self.context, &mut raw, failure) }
         })?;
-        // SAFETY: the plugin gave the part away.
-        let own = self
-            .origin
-            .is_own
-            .then(|| unsafe { PartCell::take_back(&raw) });
-        if let Some(seed) = own.flatten() {
-            return Ok(seed);
+        if self.origin.is_own {
+            // SAFETY: the plugin gave the part away.
+            if let Some(seed) = unsafe { PartCell::take_back(&raw) } {
+                return Ok(seed);
+            }
         }
         // SAFETY: the plugin gave the part away.
         let calls = unsafe { table_in(raw.table) }.and_then(Calls::new);

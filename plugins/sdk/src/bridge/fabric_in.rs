@@ -116,13 +116,11 @@ impl FabricDriver for RemoteFabricDriver {
             // SAFETY: settings, engine and room lent for the call.
             unsafe { (self.open)(self.context, &self.engine, &settings, &mut raw, failure) }
         })?;
-        // SAFETY: the plugin gave the transport away.
-        let own = self
-            .origin
-            .is_own
-            .then(|| unsafe { FabricCell::take_back(&raw) });
-        if let Some(fabric) = own.flatten() {
-            return Ok(fabric);
+        if self.origin.is_own {
+            // SAFETY: the plugin gave the transport away.
+            if let Some(fabric) = unsafe { FabricCell::take_back(&raw) } {
+                return Ok(fabric);
+            }
         }
         // SAFETY: the plugin gave the transport away.
         let calls = unsafe { table_in(raw.table) }.and_then(Calls::new);

@@ -90,12 +90,14 @@ impl Host for RemoteHost<'_> {
         if let Some(now) = self.now.get() {
             return now;
         }
-        // SAFETY: see above.
-        let ns = self
-            .table
-            .now_ns
-            .map(|now_ns| unsafe { now_ns(self.raw.context) });
-        let now = ns.map_or_else(Instant::now, |ns| self.clock.to_instant(ns));
+        let now = match self.table.now_ns {
+            None => Instant::now(),
+            Some(now_ns) => {
+                // SAFETY: see above.
+                let ns = unsafe { now_ns(self.raw.context) };
+                self.clock.to_instant(ns)
+            }
+        };
         self.now.set(Some(now));
         now
     }

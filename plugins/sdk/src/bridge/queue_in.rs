@@ -139,13 +139,11 @@ impl QueueSeed for RemoteSeed {
         owner: OwnerId,
     ) -> Result<Box<dyn Queue>, IoError> {
         self.owns = false;
-        // SAFETY: the queue is ours and was not started.
-        let own = self
-            .origin
-            .is_own
-            .then(|| unsafe { QueueCell::take_back(&self.raw) });
-        if let Some(seed) = own.flatten() {
-            return seed.open(host, owner);
+        if self.origin.is_own {
+            // SAFETY: the queue is ours and was not started.
+            if let Some(seed) = unsafe { QueueCell::take_back(&self.raw) } {
+                return seed.open(host, owner);
+            }
         }
         let mut queue = Box::new(RemoteQueue {
             raw: self.raw,
