@@ -309,8 +309,17 @@ impl Drop for HugeMount {
     }
 }
 
+/// What SPDK serves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum SpdkDisk<'a> {
+    /// A RAM disk of [`DISK_MIB`].
+    Ram,
+    /// A file, opened with O_DIRECT by its `aio` device.
+    File(&'a Path),
+}
+
 /// Starts `nvmf_tgt` and sets it up through its `rpc.py`.
-pub(crate) fn start_spdk(setup: &Setup, tree: &Path) -> Result<Server, Error> {
+pub(crate) fn start_spdk(setup: &Setup, tree: &Path, disk: SpdkDisk<'_>) -> Result<Server, Error> {
     let address = free_address()?;
     let socket = setup.work.join("spdk.sock");
     let program = Program::new(
@@ -338,9 +347,12 @@ pub(crate) fn start_spdk(setup: &Setup, tree: &Path) -> Result<Server, Error> {
     rpc(&format!(
         "nvmf_create_transport -t TCP -c {IN_CAPSULE_BYTES} -q {QUEUE_DEPTH}"
     ))?;
-    rpc(&format!("bdev_malloc_create -b Malloc0 {DISK_MIB} 512"))?;
+    match disk {
+        SpdkDisk::Ram => rpc(&format!("bdev_malloc_create -b Disk0 {DISK_MIB} 512"))?,
+        SpdkDisk::File(path) => rpc(&format!("bdev_aio_create {} Disk0 512", path.display()))?,
+    };
     rpc(&format!("nvmf_create_subsystem {SPDK_NQN} -a -s SPDK1"))?;
-    rpc(&format!("nvmf_subsystem_add_ns {SPDK_NQN} Malloc0"))?;
+    rpc(&format!("nvmf_subsystem_add_ns {SPDK_NQN} Disk0"))?;
     rpc(&format!(
         "nvmf_subsystem_add_listener {SPDK_NQN} -t tcp -a {} -s {}",
         address.ip(),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::contender::{Driver, Setup, malloc_uri, start_engine, start_spdk};
+use super::contender::{Driver, Setup, SpdkDisk, malloc_uri, start_engine, start_spdk};
 use super::error::Error;
 use super::host::{IdleHost, KEEP_ALIVE_EVERY};
 use super::procfs::{CpuReading, resident_mib};
@@ -48,7 +48,7 @@ pub(crate) fn spdk(setup: &Setup) -> Result<Option<Idle>, Error> {
     let Some(tree) = &setup.spdk else {
         return Ok(None);
     };
-    let server = start_spdk(setup, tree)?;
+    let server = start_spdk(setup, tree, SpdkDisk::Ram)?;
     setup.interrupt.pause(SETTLE)?;
     let pid = server.process.id();
     let first = CpuReading::take(pid)?;

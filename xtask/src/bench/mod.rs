@@ -189,7 +189,7 @@ fn measure(setup: &Setup, options: &Options, results: &mut Results) -> Result<()
     let needs_spdk = setup.spdk.is_some()
         && case_names(options)
             .iter()
-            .any(|name| name.starts_with("malloc/") || name == "idle/spdk");
+            .any(|name| !name.starts_with("idle/") || name == "idle/spdk");
     // Declared first, so that it is undone last: after the programs that use it have ended.
     let _spdk_machine = if needs_spdk {
         let prepared = SpdkMachine::prepare(setup)?;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::Run;
 use super::cases::{MALLOC, Operation, Point};
 use super::contender::{
-    Contender, DISK_MIB, Driver, Server, malloc_uri, start_engine, start_limit, start_spdk,
+    Contender, DISK_MIB, Driver, Server, SpdkDisk, malloc_uri, start_engine, start_limit,
+    start_spdk,
 };
 use super::error::Error;
 use super::load::{self, Initiator, Sample, Timing};
@@ -77,7 +78,7 @@ fn start_all(run: &Run<'_>, initiator: Initiator) -> Result<Vec<Server>, Error> 
         }
     }
     if let Some(tree) = &run.setup.spdk {
-        add(start_spdk(run.setup, tree)?);
+        add(start_spdk(run.setup, tree, SpdkDisk::Ram)?);
     }
     Ok(servers)
 }

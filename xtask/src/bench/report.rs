@@ -141,33 +141,32 @@ fn file_table(out: &mut String, driver: Driver, cases: &[&Case]) {
     heading(
         out,
         &format!(
-            "File served by the {} driver, io-engine-perf, against fio (io_uring, direct) on the same file",
+            "File served by the {} driver, io-engine-perf, against SPDK (aio) and fio (io_uring, direct) on the same file",
             driver.name()
         ),
         &[
             "point",
             "fio K IOPS",
             "ours K IOPS",
+            "SPDK K IOPS",
             "ours / fio",
-            "fio latency µs",
-            "ours latency µs",
+            "ours / SPDK",
+            "latency µs ours / SPDK / fio",
             "added µs (predicted)",
-            "CPU µs ours / fio",
+            "CPU µs ours / SPDK / fio",
         ],
     );
     for case in cases {
         let subject = case.section.subject();
-        let latency = |contender| {
-            let median = case
-                .of(contender)
-                .and_then(|measured| measured.median(|sample| sample.latency_us));
-            number(median.map(|median| median.value), 1)
-        };
-        let cpu = |contender| {
-            let median = case
-                .of(contender)
-                .and_then(|measured| measured.median(|sample| sample.cpu_us));
-            number(median.map(|median| median.value), 1)
+        let each = |figure: fn(&super::load::Sample) -> f64| {
+            [subject, Contender::Spdk, Contender::Fio]
+                .map(|contender| {
+                    let median = case
+                        .of(contender)
+                        .and_then(|measured| measured.median(figure));
+                    number(median.map(|median| median.value), 1)
+                })
+                .join(" / ")
         };
         let added = if case.point.depth == 1 {
             case.added_latency_us().map_or_else(dash, |added| {
@@ -186,11 +185,12 @@ fn file_table(out: &mut String, driver: Driver, cases: &[&Case]) {
                 case.point.to_string(),
                 kiops(case, Contender::Fio),
                 kiops(case, subject),
+                kiops(case, Contender::Spdk),
                 ratio(case, subject, Contender::Fio),
-                latency(Contender::Fio),
-                latency(subject),
+                ratio(case, subject, Contender::Spdk),
+                each(|sample| sample.latency_us),
                 added,
-                format!("{} / {}", cpu(subject), cpu(Contender::Fio)),
+                each(|sample| sample.cpu_us),
             ],
         );
     }

@@ -1,11 +1,11 @@
-//! The file-backed cases: a file served over TCP against `fio` on the same file.
+//! The file-backed cases: a file served over TCP against `fio` on the same file, and against SPDK serving it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Run;
 use super::cases::{FILE, Point};
-use super::contender::{Contender, Driver, Server, Setup, start_engine};
+use super::contender::{Contender, Driver, Server, Setup, SpdkDisk, start_engine, start_spdk};
 use super::error::Error;
 use super::load::{self, Initiator};
 use super::machine::SERVER_CORE;
@@ -16,6 +16,8 @@ use super::{note, report};
 
 /// Size of the file: large enough that the disk below it does not answer from one spot.
 const FILE_MIB: u32 = 1024;
+/// How long the disk rests before each turn: disks of clouds are slowed down once a burst is spent.
+const REST: Duration = Duration::from_millis(700);
 /// How long writing it may take.
 const WRITE_WITHIN: Duration = Duration::from_secs(300);
 
@@ -76,7 +78,12 @@ pub(crate) fn measure(run: &Run<'_>, driver: Driver, results: &mut Results) -> R
         Driver::Epoll => "file-epoll",
     };
     let uri = format!("aio://{}?blk_size=512", file.path().display());
-    let mut servers = [start_engine(run.setup, driver, name, &uri)?];
+    let mut servers = vec![start_engine(run.setup, driver, name, &uri)?];
+    if let Some(tree) = &run.setup.spdk {
+        // A polling server must not burn the core while the next one starts.
+        give_turn(&mut servers, None);
+        servers.push(start_spdk(run.setup, tree, SpdkDisk::File(file.path()))?);
+    }
     for point in selected {
         let case = Case {
             section,
@@ -90,26 +97,34 @@ pub(crate) fn measure(run: &Run<'_>, driver: Driver, results: &mut Results) -> R
     Ok(())
 }
 
-/// The engine and `fio` in turn, both on the server's core. The engine has claimed the file, which keeps other engines
-/// from it and not `fio`; while `fio` runs, the engine is frozen.
+/// The servers and `fio` in turn, all on the server's core. The engine has claimed the file, which keeps other engines
+/// from it, and neither SPDK nor `fio`; while one runs, the others are frozen.
 fn measure_point(
     run: &Run<'_>,
-    servers: &mut [Server; 1],
+    servers: &mut [Server],
     file: &Path,
     point: Point,
 ) -> Result<Vec<Measured>, Error> {
-    let samples = alternate(2, run.options.pairs, |index| {
-        if index == 0 {
-            give_turn(servers, Some(0));
-            load::run(run.setup, Initiator::Ours, &servers[0], point, run.timing)
-        } else {
-            give_turn(servers, None);
-            load::run_fio(run.setup, file, point, run.timing)
+    let samples = alternate(servers.len() + 1, run.options.pairs, |index| {
+        let server = (index < servers.len()).then_some(index);
+        give_turn(servers, None);
+        std::thread::sleep(REST);
+        give_turn(servers, server);
+        match server {
+            Some(server) => load::run(
+                run.setup,
+                Initiator::Ours,
+                &servers[server],
+                point,
+                run.timing,
+            ),
+            None => load::run_fio(run.setup, file, point, run.timing),
         }
     })?;
-    let contenders = [servers[0].contender, Contender::Fio];
-    Ok(contenders
-        .into_iter()
+    Ok(servers
+        .iter()
+        .map(|server| server.contender)
+        .chain([Contender::Fio])
         .zip(samples)
         .map(|(contender, samples)| Measured {
             contender,
