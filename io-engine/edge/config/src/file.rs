@@ -54,6 +54,7 @@ pub(crate) struct ReactorsFile {
     pub(crate) cpus: Option<CpuList>,
     pub(crate) driver: Option<Driver>,
     pub(crate) spin_us_max: Option<SpinUs>,
+    pub(crate) spin_file_us_max: Option<SpinUs>,
 }
 
 #[derive(Debug, Default, Deserialize)]

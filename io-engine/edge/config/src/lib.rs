@@ -91,8 +91,10 @@ pub struct Reactors {
     pub driver: Driver,
     /// Where `driver` came from.
     pub driver_origin: Origin,
-    /// Upper bound of spinning before sleeping.
+    /// Upper bound of spinning for a host before sleeping.
     pub spin_us_max: SpinUs,
+    /// Upper bound of spinning for file operations in flight before sleeping.
+    pub spin_file_us_max: SpinUs,
 }
 
 /// `[memory]`

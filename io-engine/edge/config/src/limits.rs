@@ -30,6 +30,8 @@ pub type LoadTimeoutS = Bounded<1, 300>;
 
 /// Default of `reactors.spin_us_max`: about twice the cost of one wake-up.
 pub const SPIN_US: SpinUs = SpinUs::new_const(50);
+/// Default of `reactors.spin_file_us_max`: an NVMe disk or a virtual one answers within it, a spinning disk does not.
+pub const SPIN_FILE_US: SpinUs = SpinUs::new_const(200);
 /// Default of `memory.arena_mib`.
 pub const ARENA_MIB: ArenaMib = ArenaMib::new_const(64);
 /// Default of `nvmf.connections_max`.

@@ -224,6 +224,7 @@ fn reactors(
             .or(file.driver)
             .unwrap_or_default(),
         spin_us_max: file.spin_us_max.unwrap_or(limits::SPIN_US),
+        spin_file_us_max: file.spin_file_us_max.unwrap_or(limits::SPIN_FILE_US),
     })
 }
 

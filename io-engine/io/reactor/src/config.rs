@@ -72,8 +72,10 @@ pub struct ReactorConfig {
     pub arena_bytes: usize,
     /// Messages that may wait; beyond it senders are refused. 1 to 65 536.
     pub mailbox: usize,
-    /// Longest spin after the last send in µs; 0 never spins.
+    /// Longest spin after the last send in µs; 0 never spins for a host.
     pub spin_us_max: u32,
+    /// Longest spin for a file operation in flight in µs; 0 never spins for a file.
+    pub spin_file_us_max: u32,
     /// Table sizes.
     pub limits: Limits,
     /// Options of TCP sockets.
@@ -90,6 +92,7 @@ impl Default for ReactorConfig {
             arena_bytes: 64 << 20,
             mailbox: 1024,
             spin_us_max: 100,
+            spin_file_us_max: 0,
             limits: Limits::default(),
             sockets: SocketOptions::default(),
             overdue_after: Duration::from_secs(10),

@@ -22,7 +22,7 @@ use crate::log_limit::LogLimit;
 use crate::mailbox::Bell;
 use crate::quota;
 use crate::reactor::Event;
-use crate::spin::Spin;
+use crate::spin::{Spin, SpinLimits};
 use crate::stats::{self, ReactorStats};
 use crate::streams::{Streams, Verdict};
 use crate::wakes::Wakes;
@@ -75,6 +75,8 @@ pub(crate) struct Did {
     pub(crate) send: bool,
     /// Slept first.
     pub(crate) sleep: bool,
+    /// Had file operations in flight when it began.
+    pub(crate) awaited_file: bool,
 }
 
 impl Core {
@@ -85,10 +87,13 @@ impl Core {
         let arena = Arena::new(config.arena_bytes).map_err(ReactorError::Arena)?;
         stats::set(&stats.arena_bytes, arena.stats().bytes as u64);
         let driver = Driver::new(config.driver, &limits, &bell, &stats)?;
-        let mut spin_us_max = config.spin_us_max;
-        if spin_us_max > 0 && quota::is_limited() {
+        let mut spin = SpinLimits {
+            host: Duration::from_micros(config.spin_us_max.into()),
+            file: Duration::from_micros(config.spin_file_us_max.into()),
+        };
+        if spin.host + spin.file > Duration::ZERO && quota::is_limited() {
             tracing::info!("a CPU quota applies, the reactor does not spin");
-            spin_us_max = 0;
+            spin = SpinLimits::NEVER;
         }
         let mut core = Self {
             now,
@@ -108,7 +113,7 @@ impl Core {
             log: LogLimit::new(LOG_LINES_PER_SECOND),
             bell,
             bell_watch: Watch::default(),
-            spin: Spin::new(Duration::from_micros(spin_us_max.into()), now),
+            spin: Spin::new(spin, now),
             completions: Vec::with_capacity(1024),
             to_arm: Vec::with_capacity(limits.streams as usize),
             overdue_after: config.overdue_after,
@@ -137,13 +142,15 @@ impl Core {
         stats::add(account, (now - self.accounted).as_nanos() as u64);
         if did.receive {
             // What a turn finds it finds at its start, or when it wakes.
-            self.spin.note_arrival(self.now, did.sleep);
+            self.spin
+                .note_arrival(self.now, did.sleep, did.awaited_file);
         }
         if did.receive || did.send {
             self.spin.note_work(now, did.send);
         }
         self.now = now;
         self.accounted = now;
+        self.did.awaited_file = self.files.inflight() > 0;
         stats::add(&self.stats.turns, 1);
         self.publish();
     }
@@ -176,7 +183,7 @@ impl Core {
             && self.unwatched.is_empty()
             && !self.listeners.list.iter().any(|l| l.is_due(self.now))
             && self.streams.is_drained()
-            && !self.spin.pays(self.now)
+            && !self.spin.pays(self.now, self.files.inflight() > 0)
     }
 
     /// Gives the kernel what is queued and takes what is done, without waiting.

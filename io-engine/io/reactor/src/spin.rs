@@ -4,8 +4,14 @@
 //! sent it pays to look on for about that long: if the host's next command comes within it, the wake is saved; if not,
 //! no more is lost than the wake would have cost. It pays for longer (`spin_us_max`) only while the reactor is idle for
 //! less than that between one turn with work and the next. The wake that a sleep costs is no part of it: with it, a
-//! reactor that once slept would take the time it sleeps for the time its hosts take, and go on sleeping. It never pays under a CPU quota, nor while another thread waits for this CPU: what it waits for may be
-//! the very command we spin for.
+//! reactor that once slept would take the time it sleeps for the time its hosts take, and go on sleeping.
+//!
+//! What a file will answer is certain to come, so while operations are in flight it pays to look on for their mean wait, if
+//! that is below `spin_file_us_max`: a CPU of a virtual machine that halts is given to a neighbour and comes back late.
+//! A slower disk is slept for: there the wake is a small part of the wait.
+//!
+//! It never pays under a CPU quota, nor while another thread waits for this CPU: what it waits for may be the very
+//! command we spin for.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -33,14 +39,36 @@ const CONTENTION_REST_MAX: Duration = Duration::from_millis(100);
 /// Weight of the newest idle time in the mean: one eighth, so that about eight arrivals decide.
 const IDLE_SHIFT: u32 = 3;
 
+/// What a long silence counts in a mean, in longest spins, so that it is forgotten within some dozen arrivals.
+const LONGEST_WAIT: u64 = 10;
+
+/// The longest spins; zero never spins.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SpinLimits {
+    /// For a host's next command.
+    pub(crate) host: Duration,
+    /// For a file operation in flight.
+    pub(crate) file: Duration,
+}
+
+impl SpinLimits {
+    /// Sleeps at once.
+    pub(crate) const NEVER: Self = Self {
+        host: Duration::ZERO,
+        file: Duration::ZERO,
+    };
+}
+
 /// The spinning policy of one reactor.
 pub(crate) struct Spin {
-    max: Duration,
+    max: SpinLimits,
     last_send: Option<Instant>,
     /// End of the last turn that received or sent.
     last_work: Instant,
-    /// Mean time without work before an arrival.
-    idle_ns_mean: u64,
+    /// Time without work before an arrival.
+    idle: MeanWait,
+    /// The same while file operations were in flight.
+    file_idle: MeanWait,
     resting_until: Option<Instant>,
     /// How long the next rest is.
     rest: Duration,
@@ -52,10 +80,10 @@ pub(crate) struct Spin {
 }
 
 impl Spin {
-    /// `max` of zero never spins. Must be called on the reactor's own thread.
-    pub(crate) fn new(max: Duration, now: Instant) -> Self {
+    /// Must be called on the reactor's own thread.
+    pub(crate) fn new(max: SpinLimits, now: Instant) -> Self {
         // Without the scheduler's figures contention cannot be seen, and spinning might starve somebody: do not spin.
-        let scheduler = if max.is_zero() {
+        let scheduler = if max.host.is_zero() && max.file.is_zero() {
             None
         } else {
             RunDelay::open()
@@ -68,7 +96,8 @@ impl Spin {
             max,
             last_send: None,
             last_work: now,
-            idle_ns_mean: u64::MAX >> IDLE_SHIFT,
+            idle: MeanWait::new(max.host),
+            file_idle: MeanWait::new(max.file),
             resting_until: None,
             rest: CONTENTION_REST_MIN,
             scheduler,
@@ -84,20 +113,20 @@ impl Spin {
         self.wakes += 1;
     }
 
-    /// Something arrived at `now`, at the end of a sleep or while awake: data, a completion, a message.
+    /// Something arrived at `now`, at the end of a sleep or while awake, with file operations in flight or not: data, a
+    /// completion, a message.
     #[inline]
-    pub(crate) fn note_arrival(&mut self, now: Instant, slept: bool) {
+    pub(crate) fn note_arrival(&mut self, now: Instant, slept: bool, awaited_file: bool) {
         let idle = now.saturating_duration_since(self.last_work);
         let idle = if slept {
             idle.saturating_sub(WAKE_COST)
         } else {
             idle
         };
-        // A long silence counts as ten times the longest spin, so that it is forgotten within some dozen arrivals.
-        let ceiling = self.max.as_nanos() * 10;
-        let idle = idle.as_nanos().min(ceiling) as u64;
-        let mean = self.idle_ns_mean.min(ceiling as u64);
-        self.idle_ns_mean = mean - (mean >> IDLE_SHIFT) + (idle >> IDLE_SHIFT);
+        self.idle.note(idle);
+        if awaited_file {
+            self.file_idle.note(idle);
+        }
     }
 
     /// A turn that received or sent ended at `now`.
@@ -109,12 +138,14 @@ impl Spin {
         }
     }
 
-    /// Whether to look again at once, at `now`, when there is nothing to do.
-    pub(crate) fn pays(&mut self, now: Instant) -> bool {
-        let (Some(sent), true) = (self.last_send, self.scheduler.is_some()) else {
-            return false;
-        };
-        if now.saturating_duration_since(sent) >= self.window() {
+    /// Whether to look again at once, at `now`, when there is nothing to do, with file operations in flight or not.
+    pub(crate) fn pays(&mut self, now: Instant, awaits_file: bool) -> bool {
+        let waited = now.saturating_duration_since(self.last_work);
+        let host_is_near = self
+            .last_send
+            .is_some_and(|sent| now.saturating_duration_since(sent) < self.window());
+        let file_is_near = awaits_file && self.file_idle.is_short() && waited < self.max.file;
+        if self.scheduler.is_none() || !(host_is_near || file_is_near) {
             return false;
         }
         if let Some(until) = self.resting_until {
@@ -127,11 +158,10 @@ impl Spin {
     }
 
     fn window(&self) -> Duration {
-        let is_frequent = u128::from(self.idle_ns_mean) < self.max.as_nanos();
-        if is_frequent {
-            self.max
+        if self.idle.is_short() {
+            self.max.host
         } else {
-            self.max.min(WAKE_COST)
+            self.max.host.min(WAKE_COST)
         }
     }
 
@@ -154,6 +184,33 @@ impl Spin {
         }
         self.rest = next_rest(self.rest, contended);
         contended
+    }
+}
+
+/// A moving mean of waits, held against the longest spin.
+struct MeanWait {
+    ns: u64,
+    max_ns: u64,
+}
+
+impl MeanWait {
+    fn new(max: Duration) -> Self {
+        let max_ns = max.as_nanos() as u64;
+        Self {
+            ns: max_ns * LONGEST_WAIT,
+            max_ns,
+        }
+    }
+
+    #[inline]
+    fn note(&mut self, wait: Duration) {
+        let wait = (wait.as_nanos() as u64).min(self.max_ns * LONGEST_WAIT);
+        self.ns = self.ns - (self.ns >> IDLE_SHIFT) + (wait >> IDLE_SHIFT);
+    }
+
+    #[inline]
+    fn is_short(&self) -> bool {
+        self.ns < self.max_ns
     }
 }
 
@@ -208,18 +265,73 @@ mod tests {
         Duration::from_micros(n)
     }
 
+    /// A bound for hosts; files are not looked for.
+    const fn limits(host: u64) -> SpinLimits {
+        SpinLimits {
+            host: us(host),
+            file: us(0),
+        }
+    }
+
+    /// Forty completions of files, `wait` after the turn before each.
+    fn serve_files(spin: &mut Spin, start: Instant, wait: Duration, slept: bool) -> Instant {
+        let mut now = start;
+        for _ in 0..40 {
+            now += wait;
+            spin.note_arrival(now, slept, true);
+            spin.note_work(now, false);
+        }
+        now
+    }
+
+    #[test]
+    fn a_quick_file_is_looked_for_while_it_works_and_no_longer() {
+        let start = Instant::now();
+        let max = SpinLimits {
+            host: us(50),
+            file: us(200),
+        };
+        let mut spin = Spin::new(max, start);
+        assert!(!spin.pays(start, true), "nothing is known of it");
+        // The wake that each sleep cost does not count.
+        let now = serve_files(&mut spin, start, us(130), true);
+        assert!(spin.pays(now + us(199), true));
+        assert!(
+            !spin.pays(now + us(200), true),
+            "spin_file_us_max bounds it"
+        );
+        assert!(!spin.pays(now + us(10), false), "nothing is in flight");
+    }
+
+    #[test]
+    fn a_slow_file_is_slept_for() {
+        let start = Instant::now();
+        let max = SpinLimits {
+            host: us(50),
+            file: us(200),
+        };
+        let mut spin = Spin::new(max, start);
+        let now = serve_files(&mut spin, start, us(240), true);
+        assert!(!spin.pays(now + us(1), true));
+        let now = serve_files(&mut spin, now, us(60), false);
+        assert!(spin.pays(now + us(1), true), "it became quick");
+    }
+
     #[test]
     fn it_spins_one_wake_cost_after_a_send_and_longer_only_under_load() {
         let start = Instant::now();
-        let mut spin = Spin::new(us(100), start);
-        assert!(!spin.pays(start), "nothing was sent");
+        let mut spin = Spin::new(limits(100), start);
+        assert!(!spin.pays(start, false), "nothing was sent");
         spin.note_work(start, true);
-        assert!(spin.pays(start + us(29)));
-        assert!(!spin.pays(start + us(31)), "arrivals are rare so far");
+        assert!(spin.pays(start + us(29), false));
+        assert!(
+            !spin.pays(start + us(31), false),
+            "arrivals are rare so far"
+        );
         // Forty arrivals, 20 µs apart, within the 2 ms in which the scheduler is not asked.
         let now = arrive(&mut spin, start, 40, us(20), us(0), false);
-        assert!(spin.pays(now + us(90)));
-        assert!(!spin.pays(now + us(100)), "spin_us_max bounds it");
+        assert!(spin.pays(now + us(90), false));
+        assert!(!spin.pays(now + us(100), false), "spin_us_max bounds it");
     }
 
     /// `times` turns, each `idle` after the one before and `busy` long, the last of which sends. The end of the last.
@@ -234,7 +346,7 @@ mod tests {
         let mut now = start;
         for _ in 0..times {
             now += idle;
-            spin.note_arrival(now, slept);
+            spin.note_arrival(now, slept, false);
             now += busy;
             spin.note_work(now, true);
         }
@@ -244,7 +356,7 @@ mod tests {
     #[test]
     fn the_wake_of_a_sleep_is_not_the_hosts_time() {
         let start = Instant::now();
-        let mut spin = Spin::new(us(50), start);
+        let mut spin = Spin::new(limits(50), start);
         // Hosts answer within 35 µs; the reactor slept and was woken 30 µs later each time.
         arrive(&mut spin, start, 40, us(65), us(20), true);
         assert_eq!(spin.window(), us(50));
@@ -253,7 +365,7 @@ mod tests {
     #[test]
     fn the_time_of_work_is_not_idle() {
         let start = Instant::now();
-        let mut spin = Spin::new(us(50), start);
+        let mut spin = Spin::new(limits(50), start);
         arrive(&mut spin, start, 40, us(20), us(500), false);
         assert_eq!(spin.window(), us(50));
     }
@@ -261,7 +373,7 @@ mod tests {
     #[test]
     fn hosts_that_take_longer_are_not_waited_for() {
         let start = Instant::now();
-        let mut spin = Spin::new(us(50), start);
+        let mut spin = Spin::new(limits(50), start);
         arrive(&mut spin, start, 40, us(90), us(1), true);
         assert_eq!(spin.window(), WAKE_COST);
     }
@@ -269,16 +381,16 @@ mod tests {
     #[test]
     fn zero_never_spins() {
         let start = Instant::now();
-        let mut spin = Spin::new(Duration::ZERO, start);
-        spin.note_arrival(start, false);
+        let mut spin = Spin::new(limits(0), start);
+        spin.note_arrival(start, false, false);
         spin.note_work(start, true);
-        assert!(!spin.pays(start));
+        assert!(!spin.pays(start, false));
     }
 
     #[test]
     fn one_silence_is_forgotten_soon() {
         let start = Instant::now();
-        let mut spin = Spin::new(us(100), start);
+        let mut spin = Spin::new(limits(100), start);
         let hour = Duration::from_secs(3600);
         let now = arrive(&mut spin, start, 1, hour, us(0), true);
         arrive(&mut spin, now, 40, us(10), us(0), false);

@@ -48,6 +48,7 @@ impl PlaneConfig {
                 },
                 arena_bytes,
                 spin_us_max: config.reactors.spin_us_max.get(),
+                spin_file_us_max: config.reactors.spin_file_us_max.get(),
                 limits: Limits {
                     streams: (nvmf.connections_max.get() + STREAMS_BESIDE).min(STREAMS_MAX),
                     files: FILES,
