@@ -19,10 +19,10 @@
 #define IOE_ABI_MAJOR 1
 
 // Minor version: grows when something is appended.
-#define IOE_ABI_MINOR 0
+#define IOE_ABI_MINOR 1
 
 // Both, as tables carry them.
-#define IOE_ABI_VERSION 65536
+#define IOE_ABI_VERSION 65537
 
 // Done, without an error.
 #define IOE_OK 0
@@ -200,6 +200,9 @@
 
 // Failure: value of a parameter; texts: URI, parameter, value, what it must be.
 #define IOE_FAIL_URI_VALUE 8
+
+// Failure: there is no room for it; texts: what, why. Since 1.1; who does not know it takes it for another reason.
+#define IOE_FAIL_NO_ROOM 9
 
 // Family of an address: none (a Unix socket).
 #define IOE_ADDRESS_NONE 0
@@ -740,6 +743,14 @@ typedef struct IoeEngineTable {
   // Completes an operation of the queue behind a remote handle, from any thread. A buffer is not passed: the engine
   // keeps those of operations completed this way. `IOE_GONE` if the queue is closed.
   int32_t (*complete_from_any_thread)(void *engine, uint64_t remote, uint64_t tag, int32_t status);
+  // Asks for memory of the process to keep data in, before it is used; `what` names the object in the refusal. `IOE_OK`, or
+  // `IOE_REFUSED` when the machine, or the operator's limit, has no room for it. Not on a reactor. Since 1.1.
+  int32_t (*memory_take)(void *engine,
+                         struct IoeStr what,
+                         uint64_t bytes,
+                         struct IoeFailure *failure);
+  // Gives back memory that was asked for and is freed. Returns at once. Since 1.1.
+  void (*memory_give)(void *engine, uint64_t bytes);
 } IoeEngineTable;
 
 // The engine, as one plugin sees it. Valid as long as the process; any thread may use it.
@@ -1285,7 +1296,7 @@ typedef int32_t (*IoeEntry)(const struct IoeEngine *engine, struct IoePlugin *pl
 #define IOE_STAMPS \
   { \
     {1, 56, 0x2ab4478a7796985dull, 56, 0, 0x2ab4478a7796985dull}, \
-    {2, 72, 0x742b6d184e1ffa3aull, 72, 0, 0x742b6d184e1ffa3aull}, \
+    {2, 88, 0x5e9e4bc8caa10f5eull, 72, 0, 0x742b6d184e1ffa3aull}, \
     {3, 144, 0x6285aa7f7f35b3cfull, 144, 0, 0x6285aa7f7f35b3cfull}, \
     {4, 32, 0xe4b69a6940e32ab8ull, 32, 0, 0xe4b69a6940e32ab8ull}, \
     {5, 88, 0x32264b2710304720ull, 88, 0, 0x32264b2710304720ull}, \

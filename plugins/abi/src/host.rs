@@ -64,6 +64,18 @@ pub struct IoeEngineTable {
     pub complete_from_any_thread: Option<
         unsafe extern "C" fn(engine: *mut c_void, remote: u64, tag: u64, status: i32) -> i32,
     >,
+    /// Asks for memory of the process to keep data in, before it is used; `what` names the object in the refusal. `IOE_OK`, or
+    /// `IOE_REFUSED` when the machine, or the operator's limit, has no room for it. Not on a reactor. Since 1.1.
+    pub memory_take: Option<
+        unsafe extern "C" fn(
+            engine: *mut c_void,
+            what: IoeStr,
+            bytes: u64,
+            failure: *mut IoeFailure,
+        ) -> i32,
+    >,
+    /// Gives back memory that was asked for and is freed. Returns at once. Since 1.1.
+    pub memory_give: Option<unsafe extern "C" fn(engine: *mut c_void, bytes: u64)>,
 }
 
 /// A reactor, for the length of one call into the plugin.

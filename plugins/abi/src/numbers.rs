@@ -3,9 +3,9 @@
 /// Major version: differs, and a plugin is refused.
 pub const IOE_ABI_MAJOR: u16 = 1;
 /// Minor version: grows when something is appended.
-pub const IOE_ABI_MINOR: u16 = 0;
+pub const IOE_ABI_MINOR: u16 = 1;
 /// Both, as tables carry them.
-pub const IOE_ABI_VERSION: u32 = 65536;
+pub const IOE_ABI_VERSION: u32 = 65537;
 
 const _: () = assert!(IOE_ABI_VERSION == (IOE_ABI_MAJOR as u32) << 16 | IOE_ABI_MINOR as u32);
 
@@ -135,6 +135,8 @@ pub const IOE_FAIL_URI_SCHEME: u32 = 6;
 pub const IOE_FAIL_URI_UNKNOWN: u32 = 7;
 /// Failure: value of a parameter; texts: URI, parameter, value, what it must be.
 pub const IOE_FAIL_URI_VALUE: u32 = 8;
+/// Failure: there is no room for it; texts: what, why. Since 1.1; who does not know it takes it for another reason.
+pub const IOE_FAIL_NO_ROOM: u32 = 9;
 
 /// Family of an address: none (a Unix socket).
 pub const IOE_ADDRESS_NONE: u32 = 0;

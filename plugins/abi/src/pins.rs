@@ -44,8 +44,8 @@ pub const IOE_STAMPS: [IoeStamp; 13] = [
     },
     IoeStamp {
         table: 2,
-        size: 72,
-        hash: 0x742b_6d18_4e1f_fa3a,
+        size: 88,
+        hash: 0x5e9e_4bc8_caa1_0f5e,
         base_size: 72,
         reserved: 0,
         base_hash: 0x742b_6d18_4e1f_fa3a,
@@ -341,7 +341,7 @@ const _: () = assert!(offset_of!(IoeFabricTable, drop) == 120);
 const _: () = assert!(size_of::<IoeEngine>() == 16);
 const _: () = assert!(offset_of!(IoeEngine, table) == 0);
 const _: () = assert!(offset_of!(IoeEngine, context) == 8);
-const _: () = assert!(size_of::<IoeEngineTable>() == 72);
+const _: () = assert!(size_of::<IoeEngineTable>() == 88);
 const _: () = assert!(offset_of!(IoeEngineTable, size) == 0);
 const _: () = assert!(offset_of!(IoeEngineTable, version) == 4);
 const _: () = assert!(offset_of!(IoeEngineTable, now_ns) == 8);
@@ -352,6 +352,8 @@ const _: () = assert!(offset_of!(IoeEngineTable, store) == 40);
 const _: () = assert!(offset_of!(IoeEngineTable, open_device) == 48);
 const _: () = assert!(offset_of!(IoeEngineTable, wake) == 56);
 const _: () = assert!(offset_of!(IoeEngineTable, complete_from_any_thread) == 64);
+const _: () = assert!(offset_of!(IoeEngineTable, memory_take) == 72);
+const _: () = assert!(offset_of!(IoeEngineTable, memory_give) == 80);
 const _: () = assert!(size_of::<IoeHost>() == 16);
 const _: () = assert!(offset_of!(IoeHost, table) == 0);
 const _: () = assert!(offset_of!(IoeHost, context) == 8);

@@ -25,6 +25,14 @@ pub(crate) trait Medium: Send + Sync + 'static {
 
     /// The worker of a queue for a disk of this size, or why there is none.
     fn open_worker(&mut self, geometry: Geometry) -> Result<Self::Worker, &'static str>;
+
+    /// The disk is about to have this size in bytes.
+    ///
+    /// # Errors
+    /// Why it may not; it keeps its size then.
+    fn handle_resize(&mut self, _bytes: u64) -> Result<(), OpenError> {
+        Ok(())
+    }
 }
 
 /// The side of a medium that lives on a reactor.
@@ -112,6 +120,7 @@ impl<M: Medium> Device for MemDisk<M> {
         if !(1..=DISK_BYTES_MAX).contains(&wanted.bytes()) {
             return Err(self.unsuitable("cannot be empty or larger than 1 TiB"));
         }
+        self.medium.handle_resize(wanted.bytes())?;
         self.geometry = wanted;
         Ok(wanted)
     }

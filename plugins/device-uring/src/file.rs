@@ -5,6 +5,8 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::{Stat, stat};
+use rustix::io::Errno;
 use sdk::block::{
     Capabilities, Device, DeviceDriver, Geometry, IoError, OpenError, Queue, QueueSeed, Support,
 };
@@ -80,6 +82,7 @@ fn open(uri: DeviceUri, state: State) -> Result<Box<dyn Device>, OpenError> {
     Ok(Box::new(FileDisk {
         path: params.path,
         product_name,
+        identity: identity(claimed.kind, &claimed.stat),
         file: claimed.file,
         _backing: claimed.backing,
         kind: claimed.kind,
@@ -128,6 +131,8 @@ impl State {
 struct FileDisk {
     path: String,
     product_name: &'static str,
+    /// Of what is open, to see whether the path still names it.
+    identity: (u64, u64),
     file: File,
     /// The claim on what a loop device stands on.
     _backing: Option<File>,
@@ -197,28 +202,71 @@ impl Device for FileDisk {
             let reason = "its size is the file's; change that, then rescan";
             return Err(unsuitable(&self.path, reason));
         }
+        if let Some(reason) = self.loss_of_name() {
+            return Err(unsuitable(&self.path, reason));
+        }
         self.geometry = probe::new_geometry(&self.path, &self.file, self.kind, self.geometry)?;
         self.warning();
         Ok(self.geometry)
     }
 
-    /// A file without a name goes on working until it is closed, and is gone then.
+    /// A file without a name goes on working until it is closed, and is gone then. The path is not looked at: that may wait
+    /// for a file system that hangs.
     fn warning(&self) -> Option<String> {
-        let facts = rustix::fs::fstat(&self.file).ok()?;
-        if self.kind != Kind::File || facts.st_nlink > 0 {
+        if !self.is_deleted() {
             self.state.warned.store(false, Ordering::Relaxed);
             return None;
         }
-        let (pid, descriptor) = (std::process::id(), self.file.as_raw_fd());
         let warning = format!(
-            "its file was deleted and its data is lost when the engine stops; disconnect its hosts and copy \
-             /proc/{pid}/fd/{descriptor} back to {}",
-            self.path
+            "its file was deleted and its data is lost when the engine stops; {}",
+            self.way_back()
         );
         if !self.state.warned.swap(true, Ordering::Relaxed) {
             self.state.log(Level::Warn, &warning);
         }
         Some(warning)
+    }
+}
+
+impl FileDisk {
+    fn is_deleted(&self) -> bool {
+        let facts = rustix::fs::fstat(&self.file);
+        self.kind == Kind::File && facts.is_ok_and(|facts| facts.st_nlink == 0)
+    }
+
+    /// Why the path does not name what is open, with the way out; `None` if it does, or cannot be looked at. Hosts go on with
+    /// what is open: another content in its place would be a disk that changed under their file systems.
+    fn loss_of_name(&self) -> Option<String> {
+        let (is_deleted, stays) = (
+            self.is_deleted(),
+            "the device goes on with the file that is open",
+        );
+        let there = match stat(&self.path) {
+            Ok(facts) if identity(self.kind, &facts) == self.identity => return None,
+            Ok(_) if is_deleted => "its file was deleted, and another is in its place",
+            Ok(_) => "another file is at its path, and its own was moved",
+            Err(Errno::NOENT | Errno::NOTDIR) if is_deleted => "its file was deleted",
+            Err(Errno::NOENT | Errno::NOTDIR) => "its file was moved away",
+            Err(_) => return None,
+        };
+        Some(format!(
+            "{there}; {stays}. To keep that, {}; to serve what is at the path, destroy the device and create it again",
+            self.way_back()
+        ))
+    }
+
+    fn way_back(&self) -> String {
+        let (pid, descriptor) = (std::process::id(), self.file.as_raw_fd());
+        let path = &self.path;
+        format!("disconnect its hosts and copy /proc/{pid}/fd/{descriptor} back to {path}")
+    }
+}
+
+/// Tells two files, or two disks, apart. The node of a disk may be made anew and is still the same disk.
+fn identity(kind: Kind, facts: &Stat) -> (u64, u64) {
+    match kind {
+        Kind::File => (facts.st_dev, facts.st_ino),
+        Kind::BlockDevice => (facts.st_rdev, 0),
     }
 }
 

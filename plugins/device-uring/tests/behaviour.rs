@@ -297,6 +297,44 @@ fn a_file_deleted_while_it_is_served_is_warned_about_with_a_way_back() {
 }
 
 #[test]
+fn a_rescan_of_a_path_that_names_another_file_is_refused_and_changes_nothing() {
+    let disk = FileDisk::new(MEMORY, 1 << 20);
+    let mut driven = Driven::open(&disk.uri(""));
+    let path = disk.path().to_owned();
+    let refused = |driven: &mut Driven, what: &str| {
+        let error = driven.device.resize(None).unwrap_err().to_string();
+        assert!(error.contains(what) && error.contains("/proc/"), "{error}");
+        assert_eq!(driven.device.geometry().blocks.0, 2048);
+    };
+    let aside = format!("{path}.aside");
+    std::fs::rename(&path, &aside).unwrap();
+    refused(&mut driven, "its file was moved away");
+    std::fs::write(&path, vec![7; 2 << 20]).unwrap();
+    refused(
+        &mut driven,
+        "another file is at its path, and its own was moved",
+    );
+    std::fs::remove_file(&aside).unwrap();
+    refused(
+        &mut driven,
+        "its file was deleted, and another is in its place",
+    );
+    std::fs::remove_file(&path).unwrap();
+    refused(&mut driven, "its file was deleted; the device goes on");
+    driven.run(write(BlockRange::new(0, 8))).unwrap();
+    driven.close();
+
+    // Its own file under its own name again, by whatever way: nothing is wrong.
+    let disk = FileDisk::new(MEMORY, 1 << 20);
+    let mut driven = Driven::open(&disk.uri(""));
+    std::fs::rename(disk.path(), format!("{}.aside", disk.path())).unwrap();
+    std::os::unix::fs::symlink(format!("{}.aside", disk.path()), disk.path()).unwrap();
+    disk.set_len(2 << 20);
+    assert_eq!(driven.device.resize(None).unwrap().blocks.0, 4096);
+    driven.close();
+}
+
+#[test]
 fn a_file_in_memory_says_what_it_can_do() {
     let disk = FileDisk::new(MEMORY, 1 << 20);
     let uuid = "?uuid=3fa85f64-5717-4562-b3fc-2c963f66afa6";

@@ -192,6 +192,13 @@ pub enum OpenError {
         /// Why not.
         reason: String,
     },
+    /// The machine, or the operator's limit, has no room for it.
+    NoRoom {
+        /// What was to be opened or to grow.
+        what: String,
+        /// How much there is, and what to do.
+        reason: String,
+    },
     /// The operating system refused.
     System {
         /// What was tried on what.
@@ -209,7 +216,9 @@ impl fmt::Display for OpenError {
                 write!(f, "{what}: not found; check the path, or create it first")
             }
             Self::InUse { what, holder } => write!(f, "{what}: in use by {holder}"),
-            Self::Unsuitable { what, reason } => write!(f, "{what}: {reason}"),
+            Self::Unsuitable { what, reason } | Self::NoRoom { what, reason } => {
+                write!(f, "{what}: {reason}")
+            }
             Self::System { what, source } => write!(f, "{what}: {source}"),
         }
     }

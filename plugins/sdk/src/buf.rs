@@ -25,6 +25,12 @@ pub use chunk::{AREA_BYTES, Chunk};
 /// Alignment of every [`Buf`] in bytes: what `O_DIRECT` asks for at most.
 pub const BUF_ALIGN: usize = 4096;
 
+/// Bytes of a reactor's memory that a buffer of `len` bytes takes: however small, a piece of a power of two.
+pub const fn piece_len(len: usize) -> usize {
+    let least = if len < BUF_ALIGN { BUF_ALIGN } else { len };
+    least.next_power_of_two()
+}
+
 /// Where a [`Buf`] came from and returns to.
 pub trait BufHome {
     /// Takes back the `capacity` bytes at `ptr`, which nobody refers to any more. Must not panic but for a broken

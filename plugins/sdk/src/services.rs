@@ -1,10 +1,12 @@
-//! What the engine lends a plugin on the control path: other devices, a small store, counters, log lines.
+//! What the engine lends a plugin on the control path: other devices, a small store, memory to keep data in, counters, log
+//! lines.
 //!
 //! Decides nothing; the engine's side keeps what is stored apart by plugin, so that two plugins never see each other's
 //! keys or counters. Nothing here is for the data path: calls may block, and none may be made on a reactor, except
-//! [`Services::count`] and [`Services::log`], which return at once.
+//! [`Services::count`], [`Services::log`] and [`Services::give_memory`], which return at once.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::block::{Device, OpenError};
 
@@ -78,4 +80,59 @@ pub trait Services: Send + Sync {
 
     /// A line in the engine's log, under the plugin's name.
     fn log(&self, level: Level, text: &str);
+
+    /// Asks for `bytes` of this process's memory to keep data in, before any of it is used: what devices hold together must
+    /// fit in the machine, or the system kills the engine. `what` names the object in the refusal. Granted without limit
+    /// where nobody counts. [`MemoryShare`] gives back by itself.
+    ///
+    /// # Errors
+    /// [`OpenError::NoRoom`].
+    fn take_memory(&self, _what: &str, _bytes: u64) -> Result<(), OpenError> {
+        Ok(())
+    }
+
+    /// Gives back `bytes` that were taken and are freed.
+    fn give_memory(&self, _bytes: u64) {}
+}
+
+/// Memory asked for by [`Services::take_memory`], given back when this is dropped.
+pub struct MemoryShare {
+    services: Arc<dyn Services>,
+    what: String,
+    bytes: u64,
+}
+
+impl MemoryShare {
+    /// Asks for `bytes` for the object called `what`.
+    ///
+    /// # Errors
+    /// [`OpenError::NoRoom`].
+    pub fn take(services: &Arc<dyn Services>, what: &str, bytes: u64) -> Result<Self, OpenError> {
+        services.take_memory(what, bytes)?;
+        Ok(Self {
+            services: services.clone(),
+            what: what.to_owned(),
+            bytes,
+        })
+    }
+
+    /// Asks for more, or gives back what is beyond `bytes`.
+    ///
+    /// # Errors
+    /// [`OpenError::NoRoom`]; the share is as large as before then.
+    pub fn resize(&mut self, bytes: u64) -> Result<(), OpenError> {
+        match bytes.checked_sub(self.bytes) {
+            Some(more) if more > 0 => self.services.take_memory(&self.what, more)?,
+            Some(_) => {}
+            None => self.services.give_memory(self.bytes - bytes),
+        }
+        self.bytes = bytes;
+        Ok(())
+    }
+}
+
+impl Drop for MemoryShare {
+    fn drop(&mut self) {
+        self.services.give_memory(self.bytes);
+    }
 }

@@ -8,13 +8,13 @@ use nvme_spec::{Cqe, Sqe};
 use nvme_tcp::{
     Controller, ControllerConfig, ControllerEvent, DataToken, FetchTag, Incoming, PayloadDst, Want,
 };
-use sdk::buf::{BUF_ALIGN, Buf, Payload};
+use sdk::buf::{Buf, Payload, piece_len};
 use sdk::fabric::ConnId;
 use sdk::host::{Host, StreamError, StreamId};
 
 use crate::TcpConfig;
 use crate::ending::Ending;
-use crate::limits::{DIRECT_MIN, STAGED_BESIDE_DIRECT};
+use crate::limits::{DIRECT_MIN, REST_BYTES_MIN, STAGED_BESIDE_DIRECT};
 use slab::Slab;
 
 /// Data being fetched from the host.
@@ -49,11 +49,6 @@ pub(crate) enum Told {
         buf: Buf,
         data_ok: bool,
     },
-}
-
-/// Bytes of the arena that a buffer of `len` bytes takes: however small, a piece of a power of two.
-fn piece(len: usize) -> usize {
-    len.max(BUF_ALIGN).next_power_of_two()
 }
 
 /// See the module documentation.
@@ -144,7 +139,9 @@ impl Connection {
 
     /// Bytes of the arena that the buffer of a capsule takes of which a part is missing.
     pub(crate) fn half_received(&self) -> usize {
-        self.capsule.as_deref().map_or(0, |data| piece(data.len()))
+        self.capsule
+            .as_deref()
+            .map_or(0, |data| piece_len(data.len()))
     }
 
     /// Receives once and takes what came. A capsule that is not whole may take `early_max` bytes of the arena.
@@ -167,8 +164,7 @@ impl Connection {
         } else {
             staging.len()
         };
-        let least = kept.max(self.awaited()) + STAGED_BESIDE_DIRECT;
-        let limit = limit.max(least).min(staging.len());
+        let limit = limit.max(self.staging_min()).min(staging.len());
         staging[..kept].copy_from_slice(&self.rest);
         self.rest.clear();
         let direct = if kept == 0 { self.direct_range() } else { None };
@@ -324,8 +320,23 @@ impl Connection {
             };
             self.tell(event, told);
         }
+        // What a long rest took is not kept for short ones.
+        if self.rest.capacity() > REST_BYTES_MIN && bytes.len() <= REST_BYTES_MIN {
+            self.rest = Vec::new();
+        }
+        self.rest.reserve_exact(bytes.len());
         self.rest.extend_from_slice(bytes);
         Ok(())
+    }
+
+    /// Heap that what was received and not taken so far occupies, in bytes.
+    pub(crate) fn kept(&self) -> usize {
+        self.rest.capacity()
+    }
+
+    /// Staging the next receive needs to get on, in bytes.
+    pub(crate) fn staging_min(&self) -> usize {
+        self.rest.len().max(self.awaited()) + STAGED_BESIDE_DIRECT
     }
 
     /// Bytes that make whole the capsule which is kept for want of a buffer.
@@ -354,7 +365,7 @@ impl Connection {
         early_max: usize,
     ) -> bool {
         let is_whole = there >= len + self.core.data_digest_len();
-        if is_whole || self.core.is_connected() && piece(len) <= early_max {
+        if is_whole || self.core.is_connected() && piece_len(len) <= early_max {
             self.capsule = host.alloc(len);
         }
         if is_whole && self.capsule.is_none() {

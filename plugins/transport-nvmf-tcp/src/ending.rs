@@ -46,6 +46,7 @@ impl TcpFabric {
             return;
         };
         self.shared.half_received -= connection.half_received();
+        self.shared.kept -= connection.kept();
         connection.stop_receiving();
         if !connection.core.has_transmit() {
             self.drop_connection(host, slot);

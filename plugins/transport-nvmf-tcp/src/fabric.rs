@@ -13,7 +13,10 @@ use slab::Slab;
 
 use crate::TcpConfig;
 use crate::connection::{Connection, Receiving, Told};
-use crate::limits::{HALF_RECEIVED_BYTES_MAX, IN_CAPSULE_BYTES_MAX, STAGING_BYTES};
+use crate::limits::{
+    HALF_RECEIVED_BYTES_MAX, IN_CAPSULE_BYTES_MAX, KEPT_BYTES_MAX, STAGED_WHILE_SHORT,
+    STAGING_BYTES,
+};
 use crate::transmit::{self, Sent};
 
 /// See the crate documentation.
@@ -39,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) staging: Vec<u8>,
     /// Bytes of the arena that capsules which are not whole hold, on all connections.
     pub(crate) half_received: usize,
+    /// Heap of what connections received and could not take, in bytes.
+    pub(crate) kept: usize,
     pub(crate) events: VecDeque<FabricEvent>,
     dirty: Vec<usize>,
     /// Bytes of buffers sent, by connection.
@@ -71,6 +76,7 @@ impl TcpFabric {
             shared: Shared {
                 staging: vec![0; STAGING_BYTES],
                 half_received: 0,
+                kept: 0,
                 events: VecDeque::new(),
                 dirty: Vec::new(),
                 sent: Vec::new(),
@@ -151,6 +157,7 @@ impl TcpFabric {
         let Shared {
             staging,
             half_received,
+            kept,
             events,
             ..
         } = &mut self.shared;
@@ -158,8 +165,15 @@ impl TcpFabric {
             |connection: &mut Connection, told| events.push_back(event(connection, told));
         *half_received -= connection.half_received();
         let early_max = HALF_RECEIVED_BYTES_MAX.saturating_sub(*half_received);
+        let room = match *kept >= KEPT_BYTES_MAX {
+            true => connection.staging_min().max(STAGED_WHILE_SHORT),
+            false => STAGING_BYTES,
+        };
+        let staging = &mut staging[..room.min(STAGING_BYTES)];
+        *kept -= connection.kept();
         let outcome = step(connection, host, (staging, early_max), &mut tell);
         *half_received += connection.half_received();
+        *kept += connection.kept();
         Self::mark_dirty(&mut self.shared, slot, connection);
         Self::watch(&mut self.shared, connection);
         match outcome {
@@ -406,6 +420,7 @@ impl Fabric for TcpFabric {
         self.send(host, slot);
         let connection = self.connections.try_remove(slot)?;
         self.shared.half_received -= connection.half_received();
+        self.shared.kept -= connection.kept();
         self.by_stream[(connection.stream.0 & 0xffff_ffff) as usize] = None;
         let (stream, local, peer) = (connection.stream, connection.local, connection.peer);
         let Some((core, rest)) = connection.into_core() else {
@@ -436,6 +451,7 @@ impl Fabric for TcpFabric {
         } = *moving;
         let stream = host.attach_stream(fd).ok()?;
         let deadline = core.poll_timeout();
+        self.shared.kept += rest.capacity();
         let conn = self.insert(|id| Connection::moved(id, stream, (local, peer), core, rest));
         if let Some(deadline) = deadline {
             // Out of order by the time it took to move, which only delays the ones behind it.

@@ -9,7 +9,8 @@
 //!   ([`limits::HALF_RECEIVED_BYTES_MAX`]). Beyond it, and before Connect, it stays with its connection until it is whole;
 //!   then it is given a buffer, and the engine, which charges its host, hears of it in the same turn.
 //! - A connection that waits for memory, or whose host does not read, is not read from.
-//! - The staging area is shared; what a connection could not use yet is kept by it, at most one staging area.
+//! - The staging area is shared; what a connection could not use yet is kept by it, at most one staging area, and a few KiB
+//!   once all of them together keep [`limits::KEPT_BYTES_MAX`].
 //! - A host's buffers outlive its connection by nothing: one that ends frees them at once, though its last words linger.
 //! - A timer runs only while some host owes bytes, or a connection is being set up or ended.
 //!

@@ -38,6 +38,35 @@ pub struct Environment {
     pub interfaces: Vec<InterfaceAddress>,
 }
 
+/// Memory at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryNow {
+    /// Bytes this process can get without anybody being killed for it: of the machine, or of its control groups if that is
+    /// less.
+    pub available_bytes: u64,
+    /// Bytes of this process that no file backs and that are in use.
+    pub used_bytes: u64,
+}
+
+impl MemoryNow {
+    /// Reads it; `None` where the system does not tell.
+    pub fn read() -> Option<Self> {
+        let machine = kib_of(
+            &std::fs::read_to_string("/proc/meminfo").ok()?,
+            "MemAvailable:",
+        )?;
+        let used = kib_of(
+            &std::fs::read_to_string("/proc/self/status").ok()?,
+            "RssAnon:",
+        )?;
+        let groups = Limits::memory_left().unwrap_or(u64::MAX);
+        Some(Self {
+            available_bytes: (machine * 1024).min(groups),
+            used_bytes: used * 1024,
+        })
+    }
+}
+
 impl Environment {
     /// Reads the surroundings of this process.
     pub fn read() -> Self {
@@ -101,18 +130,14 @@ fn allowed_cpus() -> Vec<u32> {
 /// The smaller of the machine's memory and `limit`.
 fn memory_bytes(limit: Option<u64>) -> Option<u64> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let total = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))
-        .and_then(|rest| {
-            rest.trim()
-                .trim_end_matches("kB")
-                .trim()
-                .parse::<u64>()
-                .ok()
-        })
-        .map(|kib| kib * 1024)?;
+    let total = kib_of(&meminfo, "MemTotal:")? * 1024;
     Some(limit.map_or(total, |limit| limit.min(total)))
+}
+
+/// The number of kB behind `key` (proc(5)).
+fn kib_of(text: &str, key: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(key))?;
+    rest.trim().trim_end_matches("kB").trim().parse().ok()
 }
 
 fn interfaces() -> Vec<InterfaceAddress> {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::error::{ConfigError, ConfigErrorKind};
 use crate::limits::{
     ArenaMib, Connections, DeadlineS, FILE_BYTES_MAX, GRPC_PORT, KeepAliveS, LoadTimeoutS,
-    NVMF_PORT, PerHost, ProgressS, QueueDepth, Queues, SlowMs, SpinUs,
+    NVMF_PORT, PerHost, ProgressS, QueueDepth, Queues, RamDisksMib, SlowMs, SpinUs,
 };
 use crate::listen::Listen;
 use crate::place::{Source, key_near, line_after};
@@ -61,6 +61,7 @@ pub(crate) struct ReactorsFile {
 #[serde(deny_unknown_fields)]
 pub(crate) struct MemoryFile {
     pub(crate) arena_mib: Option<ArenaMib>,
+    pub(crate) ram_disks_mib_max: Option<RamDisksMib>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use bounded::Bounded;
-pub use environment::Environment;
+pub use environment::{Environment, MemoryNow};
 pub use error::{ConfigError, ConfigErrorKind};
 pub use file::DeclaredDevice;
 pub use listen::{InterfaceAddress, Origin, select_interface};
@@ -102,6 +102,8 @@ pub struct Reactors {
 pub struct Memory {
     /// I/O memory of one reactor.
     pub arena_mib: ArenaMib,
+    /// Memory all RAM disks together may take, in bytes; `None` where it was not set and how much there is cannot be read.
+    pub ram_disks_bytes_max: Option<u64>,
 }
 
 /// `[nvmf]`

@@ -8,6 +8,8 @@ use crate::bounded::Bounded;
 pub type SpinUs = Bounded<0, 1_000>;
 /// MiB of I/O memory of one reactor.
 pub type ArenaMib = Bounded<8, 65_536>;
+/// MiB of memory all RAM disks together may take; a disk beyond is refused. 0 allows none.
+pub type RamDisksMib = Bounded<0, 16_777_216>;
 /// Connections of all hosts on one reactor; a further one is closed at accept.
 pub type Connections = Bounded<1, 65_535>;
 /// Connections or controllers of one host, or connections of one address, on one reactor; a further one is refused.
@@ -34,6 +36,10 @@ pub const SPIN_US: SpinUs = SpinUs::new_const(50);
 pub const SPIN_FILE_US: SpinUs = SpinUs::new_const(200);
 /// Default of `memory.arena_mib`.
 pub const ARENA_MIB: ArenaMib = ArenaMib::new_const(64);
+/// Default of `memory.ram_disks_mib_max`: all memory but one part in this many, less the arenas.
+pub const MEMORY_SPARE_DIVISOR: u64 = 4;
+/// Largest `memory.ram_disks_mib_max`: all memory but one part in this many, less the arenas.
+pub const MEMORY_SPARE_DIVISOR_MAX: u64 = 16;
 /// Default of `nvmf.connections_max`.
 pub const CONNECTIONS: Connections = Connections::new_const(4_096);
 /// Default of `nvmf.host_controllers_max`: more volumes than a node uses, fewer than would fill the tables.

@@ -85,10 +85,11 @@ pub(crate) fn merge(
     let (state_dir, state_dir_origin) = state_dir(tree.state_dir, flags, environment, &source)?;
     let nvmf = nvmf(tree.nvmf, flags, environment, &source)?;
     let grpc = grpc(tree.grpc.listen, flags)?;
-    ports::check(&grpc, metrics.as_ref(), &nvmf.listen, &source)?;
+    let nbd = nbd(tree.nbd, &state_dir, &source)?;
+    ports::check(&grpc, metrics.as_ref(), &nvmf.listen, &nbd, &source)?;
     Ok(Config {
         node_name: node_name(tree.node_name, flags, environment)?,
-        nbd: nbd(tree.nbd, &state_dir, &source)?,
+        nbd,
         state_dir,
         state_dir_origin,
         nvmf,
@@ -250,10 +251,40 @@ fn memory(
             return Err(source.bad_value(&Origin::File("memory.arena_mib"), problem));
         }
     }
-    Ok(Memory { arena_mib })
+    Ok(Memory {
+        arena_mib,
+        ram_disks_bytes_max: ram_disks_bytes_max(file, wanted, environment, source)?,
+    })
+}
+
+/// What the arenas leave of three quarters of the memory, unless the file says otherwise.
+fn ram_disks_bytes_max(
+    file: &MemoryFile,
+    arenas_mib: u64,
+    environment: &Environment,
+    source: &Source,
+) -> Result<Option<u64>, ConfigError> {
+    const MIB: u64 = 1 << 20;
+    let there_mib = environment.memory_bytes.map(|bytes| bytes / MIB);
+    let usable = |spare: u64| there_mib.map(|mib| (mib - mib / spare).saturating_sub(arenas_mib));
+    let Some(wanted) = file.ram_disks_mib_max else {
+        return Ok(usable(limits::MEMORY_SPARE_DIVISOR).map(|mib| mib * MIB));
+    };
+    let wanted_mib = u64::from(wanted.get());
+    if let (Some(most), Some(there)) = (usable(limits::MEMORY_SPARE_DIVISOR_MAX), there_mib)
+        && wanted_mib > most
+    {
+        let problem = format!(
+            "{wanted_mib} MiB beside {arenas_mib} MiB of I/O memory leave too little of the {there} MiB this process may use; \
+             give at most {most}"
+        );
+        return Err(source.bad_value(&Origin::File("memory.ram_disks_mib_max"), problem));
+    }
+    Ok(Some(wanted_mib * MIB))
 }
 
 fn grpc(file: Option<Listen<GRPC_PORT>>, flags: &Overrides) -> Result<ListenAddress, ConfigError> {
+    refuse_two_addresses(flags)?;
     if let Some(listen) = flag::<Listen<GRPC_PORT>>("--grpc", &flags.grpc)? {
         return Ok(ListenAddress {
             address: listen.0,
@@ -306,6 +337,24 @@ fn grpc(file: Option<Listen<GRPC_PORT>>, flags: &Overrides) -> Result<ListenAddr
         address: SocketAddr::new(ip, port),
         origin,
     })
+}
+
+/// `--grpc` says all there is to say, and the others would be ignored. Of those the first overrides the rest, as upstream's
+/// does, whose callers give several.
+fn refuse_two_addresses(flags: &Overrides) -> Result<(), ConfigError> {
+    let others = [
+        ("--grpc-endpoint", &flags.grpc_endpoint),
+        ("--grpc-ip", &flags.grpc_ip),
+        ("--grpc-port", &flags.grpc_port),
+    ];
+    match others.iter().find(|(_, value)| value.is_some()) {
+        Some((other, _)) if flags.grpc.is_some() => {
+            let problem =
+                "is given beside --grpc, which says where the API is served; leave one out";
+            Err(ConfigError::flag(other, problem))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn nvmf(

@@ -2,23 +2,36 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::ListenAddress;
 use crate::error::ConfigError;
 use crate::listen::Origin;
 use crate::place::Source;
+use crate::values::ExportAddress;
+use crate::{ListenAddress, Nbd};
 
-/// Checks the addresses of gRPC, metrics and NVMe/TCP against each other.
+/// Checks the addresses of gRPC, metrics, NVMe/TCP and NBD against each other.
 pub(crate) fn check(
     grpc: &ListenAddress,
     metrics: Option<&ListenAddress>,
     nvmf: &[ListenAddress],
+    nbd: &Nbd,
     source: &Source,
 ) -> Result<(), ConfigError> {
-    let servers: [&[ListenAddress]; 3] = [
+    let nbd: Vec<ListenAddress> = nbd.listen.iter().filter_map(socket_of).collect();
+    let servers: [&[ListenAddress]; 4] = [
         nvmf,
         std::slice::from_ref(grpc),
         metrics.map_or(&[], std::slice::from_ref),
+        &nbd,
     ];
+    for (index, one) in nbd.iter().enumerate() {
+        if nbd[..index]
+            .iter()
+            .any(|other| overlap(one.address, other.address))
+        {
+            let problem = format!("{} is named twice; remove one", one.address);
+            return Err(source.bad_value(&one.origin, problem));
+        }
+    }
     for (index, server) in servers.iter().enumerate() {
         for other in servers[index + 1..].iter().copied().flatten() {
             if let Some(one) = server
@@ -30,6 +43,13 @@ pub(crate) fn check(
         }
     }
     Ok(())
+}
+
+/// The address of a server of another protocol; its default is a socket in the file system, which has none.
+fn socket_of(listen: &ExportAddress) -> Option<ListenAddress> {
+    let address = listen.as_str().strip_prefix("tcp://")?.parse().ok()?;
+    let origin = Origin::File("nbd.listen");
+    Some(ListenAddress { address, origin })
 }
 
 /// At the place of the one that was chosen, where the other is a default.

@@ -43,6 +43,7 @@ fn every_key_arrives() {
         spin_us_max = 0
         [memory]
         arena_mib = 32
+        ram_disks_mib_max = 512
         [nvmf]
         listen = ["127.0.0.1:4420", "[::1]"]
         advertise = "10.0.0.7"
@@ -121,6 +122,22 @@ fn every_key_arrives() {
     assert_eq!(config.plugins.directories, [Path::new("/srv/plugins")]);
     assert_eq!(config.plugins.load_timeout_s.get(), 4);
     assert!(config.devices[0].share);
+    assert_eq!(config.memory.ram_disks_bytes_max, Some(512 << 20));
+}
+
+#[test]
+fn ram_disks_get_what_the_arenas_leave_of_three_quarters_of_the_memory() {
+    // 2048 MiB.
+    let config = load("").unwrap();
+    assert_eq!(config.memory.ram_disks_bytes_max, Some((1536 - 64) << 20));
+    let config = load("[memory]\nram_disks_mib_max = 0\n").unwrap();
+    assert_eq!(config.memory.ram_disks_bytes_max, Some(0));
+    let unknown = Environment {
+        memory_bytes: None,
+        ..environment()
+    };
+    let config = Config::load(&Overrides::default(), &unknown).unwrap();
+    assert_eq!(config.memory.ram_disks_bytes_max, None);
 }
 
 #[test]

@@ -94,23 +94,35 @@ impl FromStr for LogFormat {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let mut format = Self::default();
+        // Words that answer the same question, each with the one that answered it.
+        let mut answered: [(&[&str], Option<&str>); 4] = [
+            (&["default", "human", "compact", "json"], None),
+            (&["color", "nocolor"], None),
+            (&["date", "nodate"], None),
+            (&["host", "nohost"], None),
+        ];
         for word in text.split(',').map(str::trim) {
+            let answer = answered.iter_mut().find(|(words, _)| words.contains(&word));
+            let Some((_, answer)) = answer else {
+                return Err(format!(
+                    "'{word}' is not a log format; use human, compact or json, with color, nocolor, date, \
+                     nodate, host or nohost, separated by commas"
+                ));
+            };
+            if let Some(other) = answer.replace(word).filter(|other| *other != word) {
+                return Err(format!(
+                    "'{text}' says both {other} and {word}; leave one out"
+                ));
+            }
             match word {
-                "default" | "human" => format.style = LogStyle::Human,
                 "compact" => format.style = LogStyle::Compact,
                 "json" => format.style = LogStyle::Json,
                 "color" => format.color = Some(true),
                 "nocolor" => format.color = Some(false),
-                "date" => format.date = true,
                 "nodate" => format.date = false,
                 "host" => format.host = true,
-                "nohost" => format.host = false,
-                _ => {
-                    return Err(format!(
-                        "'{word}' is not a log format; use human, compact or json, with color, nocolor, date, \
-                         nodate, host or nohost, separated by commas"
-                    ));
-                }
+                // What is left are the defaults.
+                _ => {}
             }
         }
         Ok(format)

@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod metrics;
+pub mod peers;
 pub mod plane;
 mod shard;
 pub mod store;

@@ -71,6 +71,7 @@ async fn objects(page: &mut Page, engine: &Engine) {
             page.sample("io_engine_device_offline", &labels, 1);
         }
     }
+    warnings(page, engine).await;
     page.family(
         "io_engine_device_size_bytes",
         "gauge",
@@ -110,6 +111,29 @@ async fn objects(page: &mut Page, engine: &Engine) {
             }
         }
         latencies(page, kind, of_kind());
+    }
+}
+
+/// What is not as it should be with devices that work.
+async fn warnings(page: &mut Page, engine: &Engine) {
+    page.family(
+        "io_engine_device_warning",
+        "gauge",
+        "1 for each device that works and needs an operator (its file was deleted, ..). The reason says why and what to do.",
+    );
+    for (device, reason) in engine.device_warnings().await {
+        let labels = [("device", device.as_str()), ("reason", reason.as_str())];
+        page.sample("io_engine_device_warning", &labels, 1);
+    }
+    page.family(
+        "io_engine_device_writes_lost",
+        "gauge",
+        "1 if writes hosts were told are done may be lost, and not all need to have heard of it.",
+    );
+    for bdev in engine.bdevs() {
+        let labels = [("device", bdev.name.as_str())];
+        let lost = u8::from(bdev.writes_lost);
+        page.sample("io_engine_device_writes_lost", &labels, lost);
     }
 }
 

@@ -35,6 +35,7 @@ const RECORD_VERSION: u8 = 1;
 const DEVICES: TableDefinition<&str, &[u8]> = TableDefinition::new("devices");
 const SUBSYSTEMS: TableDefinition<&str, &[u8]> = TableDefinition::new("subsystems");
 const EXPORTS: TableDefinition<&str, &[u8]> = TableDefinition::new("exports");
+const LOSSES: TableDefinition<&str, &[u8]> = TableDefinition::new("losses");
 const RESERVATIONS: TableDefinition<(&str, u32), &[u8]> = TableDefinition::new("reservations");
 
 /// Why the store could not be opened, read or written. Prints as one line that names the place and the fix.
@@ -96,6 +97,22 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether the file system of the state directory has no room.
+    pub fn is_full(&self) -> bool {
+        let kind = match self {
+            Self::Unusable { source, .. } => source.kind(),
+            Self::Database { source, .. } => match &**source {
+                redb::Error::Io(error) => error.kind(),
+                _ => return false,
+            },
+            Self::Held { .. } | Self::NotOurs { .. } | Self::Damaged { .. } => return false,
+        };
+        use std::io::ErrorKind;
+        matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+    }
+}
+
 /// A created device. The key is its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -140,6 +157,14 @@ pub struct ExportRecord {
     pub protocol: String,
 }
 
+/// Writes that were acknowledged may be gone from a device, and hosts are to be told. The key is the device's name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LossRecord {
+    /// NQNs of the hosts that know.
+    pub told: Vec<String>,
+}
+
 /// Everything but reservations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
@@ -149,6 +174,8 @@ pub struct Contents {
     pub subsystems: BTreeMap<String, SubsystemRecord>,
     /// Exports by device name.
     pub exports: BTreeMap<String, ExportRecord>,
+    /// Losses by device name.
+    pub losses: BTreeMap<String, LossRecord>,
 }
 
 /// A change to be made durable.
@@ -166,6 +193,10 @@ pub enum Change {
     PutExport(String, ExportRecord),
     /// Removes that.
     RemoveExport(String),
+    /// Writes what hosts are to be told of a device.
+    PutLoss(String, LossRecord),
+    /// Removes that.
+    RemoveLoss(String),
     /// Removes the reservations of one namespace, or of every namespace of a subsystem.
     RemoveReservations(String, Option<u32>),
 }
@@ -227,6 +258,7 @@ impl Store {
             devices: self.records(DEVICES)?,
             subsystems: self.records(SUBSYSTEMS)?,
             exports: self.records(EXPORTS)?,
+            losses: self.records(LOSSES)?,
         })
     }
 
@@ -270,6 +302,7 @@ impl Store {
                 let mut devices = transaction.open_table(DEVICES)?;
                 let mut subsystems = transaction.open_table(SUBSYSTEMS)?;
                 let mut exports = transaction.open_table(EXPORTS)?;
+                let mut losses = transaction.open_table(LOSSES)?;
                 let mut reservations = transaction.open_table(RESERVATIONS)?;
                 for change in changes {
                     match change {
@@ -290,6 +323,12 @@ impl Store {
                         }
                         Change::RemoveExport(name) => {
                             exports.remove(name.as_str())?;
+                        }
+                        Change::PutLoss(name, record) => {
+                            losses.insert(name.as_str(), encode(record).as_slice())?;
+                        }
+                        Change::RemoveLoss(name) => {
+                            losses.remove(name.as_str())?;
                         }
                         Change::RemoveReservations(nqn, nsid) => {
                             let (first, last) = nsid.map_or((0, u32::MAX), |nsid| (nsid, nsid));
@@ -396,7 +435,11 @@ impl ReservationStore for Store {
 
 fn table_name(table: &TableDefinition<'static, &'static str, &'static [u8]>) -> &'static str {
     use redb::TableHandle;
-    let tables = [(DEVICES.name(), "devices"), (EXPORTS.name(), "exports")];
+    let tables = [
+        (DEVICES.name(), "devices"),
+        (EXPORTS.name(), "exports"),
+        (LOSSES.name(), "losses"),
+    ];
     let known = tables.iter().find(|(name, _)| *name == table.name());
     known.map_or("subsystems", |(_, name)| name)
 }

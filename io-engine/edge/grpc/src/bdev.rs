@@ -1,6 +1,7 @@
 //! `mayastor.v1.BdevRpc`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::control::{self, Engine};
 use proto::mayastor::v1::bdev_rpc_server::BdevRpc;
@@ -11,6 +12,9 @@ use proto::mayastor::v1::{
 use tonic::{Request, Response, Status};
 
 use crate::status::{Doing, status};
+
+/// How long a list waits for what devices have to say of themselves; one that hangs must not keep it.
+const WARNINGS_WAIT: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
 pub(crate) struct Service {
@@ -49,6 +53,8 @@ impl BdevRpc for Service {
         &self,
         request: Request<ListBdevOptions>,
     ) -> Result<Response<ListBdevResponse>, Status> {
+        // Without an answer in time, the warnings of the last look are shown.
+        let _ = tokio::time::timeout(WARNINGS_WAIT, self.engine.device_warnings()).await;
         let bdevs = match request.into_inner().name {
             Some(name) => self.engine.bdev(&name).into_iter().collect(),
             None => self.engine.bdevs(),
@@ -91,9 +97,10 @@ impl BdevRpc for Service {
     }
 }
 
-/// A device that does no I/O says so where the claim stands; one that was not opened since the start has no size.
+/// A device that does no I/O, or has a warning, says so where the claim stands; one that was not opened since the start has no
+/// size.
 fn show(bdev: control::Bdev) -> Bdev {
-    let claimed_by = match (&bdev.fault, bdev.claimed) {
+    let mut claimed_by = match (&bdev.fault, bdev.claimed) {
         (Some(reason), _) => format!("Faulted: {reason}"),
         (None, true) => match &bdev.protocol {
             Some(protocol) => format!("{} server", protocol.to_uppercase()),
@@ -101,6 +108,11 @@ fn show(bdev: control::Bdev) -> Bdev {
         },
         (None, false) => "Orphaned".to_owned(),
     };
+    if let (None, Some(warning)) = (&bdev.fault, &bdev.warning) {
+        // What there is to do about it is said by `bdev state`.
+        let short = warning.split(';').next().unwrap_or_default();
+        claimed_by = format!("{claimed_by}; warning: {short}");
+    }
     Bdev {
         share_uri: bdev
             .share_uri

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use engine::peers::counted_as;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Sleep;
@@ -126,7 +127,7 @@ impl BoundedListener {
     ) -> Poll<io::Result<(BoundedStream, SocketAddr)>> {
         loop {
             let (stream, peer) = ready!(self.listener.poll_accept(context))?;
-            let address = peer.ip().to_canonical();
+            let address = counted_as(peer.ip());
             let Some(place) = Place::take(&self.places, address, self.limits) else {
                 self.warn(peer);
                 continue;

@@ -198,8 +198,8 @@ impl EngineRpc for Service {
         &self,
         request: Request<RescanDeviceRequest>,
     ) -> Result<Response<Device>, Status> {
-        let name = request.into_inner().name;
-        let device = self.engine.rescan_bdev(&name).await;
+        let RescanDeviceRequest { name, accept_loss } = request.into_inner();
+        let device = self.engine.rescan_bdev(&name, accept_loss).await;
         device
             .map(|device| Response::new(show(device)))
             .map_err(|problem| status(Doing::Other, &problem))

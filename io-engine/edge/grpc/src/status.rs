@@ -29,10 +29,33 @@ pub(crate) fn status(doing: Doing, problem: &Problem) -> Status {
             | Kind::Internal,
             Doing::OpenDevice,
         ) => Status::invalid_argument(text),
+        // Whatever was asked for, it is not the request's fault.
+        (Kind::NotStored, _) => Status::internal(text),
+        (Kind::StoreFull, _) => Status::resource_exhausted(text),
         (Kind::Busy | Kind::Unsupported, Doing::Other) => Status::failed_precondition(text),
         (Kind::PermissionDenied, Doing::Other) => Status::permission_denied(text),
         (Kind::ResourceExhausted, Doing::Other) => Status::resource_exhausted(text),
         (Kind::Timeout, Doing::Other) => Status::deadline_exceeded(text),
         (Kind::Internal, Doing::Other) => Status::internal(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn a_store_that_cannot_be_written_is_not_the_callers_fault() {
+        let code = |doing, kind| status(doing, &Problem::new(kind, "x")).code();
+        for doing in [Doing::OpenDevice, Doing::Other] {
+            assert_eq!(code(doing, ProblemKind::NotStored), Code::Internal);
+            assert_eq!(code(doing, ProblemKind::StoreFull), Code::ResourceExhausted);
+        }
+        assert_eq!(
+            code(Doing::OpenDevice, ProblemKind::Busy),
+            Code::InvalidArgument
+        );
     }
 }

@@ -160,8 +160,7 @@ async fn a_lost_device_is_shown_by_both_contracts_and_comes_back() {
         (back.uuid, back.claimed_by.as_str()),
         (created.uuid, "NVMe-oF Target")
     );
-    let name = "m0".to_owned();
-    let online = engine.rescan_device(RescanDeviceRequest { name }).await;
+    let online = engine.rescan_device(rescan("m0")).await;
     assert_eq!(online.unwrap().into_inner().state(), DeviceState::Online);
 
     server.plane.keep_writes("m0", true);
@@ -480,19 +479,12 @@ async fn what_is_in_flight_can_be_asked_per_object() {
     let devices = client.list_devices(()).await.unwrap().into_inner().devices;
     assert_eq!(devices[0].state(), DeviceState::Online);
     let rescanned = client
-        .rescan_device(RescanDeviceRequest { name: "m0".into() })
+        .rescan_device(rescan("m0"))
         .await
         .unwrap()
         .into_inner();
     assert_eq!(rescanned.num_blocks, 2049);
-    assert_code(
-        client
-            .rescan_device(RescanDeviceRequest {
-                name: "none".into(),
-            })
-            .await,
-        Code::NotFound,
-    );
+    assert_code(client.rescan_device(rescan("none")).await, Code::NotFound);
 }
 
 #[tokio::test]
@@ -616,6 +608,13 @@ impl Serving {
         let mut bdev = BdevRpcClient::new(self.channel().await);
         bdev.create(create(M0)).await.unwrap();
         bdev.share(share("m0", ShareProtocol::Nvmf)).await.unwrap();
+    }
+}
+
+fn rescan(name: &str) -> RescanDeviceRequest {
+    RescanDeviceRequest {
+        name: name.to_owned(),
+        accept_loss: false,
     }
 }
 

@@ -63,11 +63,10 @@ pub(crate) async fn run(context: Context, command: Bdev) -> Result<(), Failure> 
             context.line(&(), |()| "unshared".to_owned())
         }
         Bdev::Command { name, words } => command_to(&context, name, &words.join(" ")).await,
-        Bdev::Rescan { name } => {
+        Bdev::Rescan { name, accept_loss } => {
             let what = format!("bdev rescan {name}");
-            let reply = context
-                .call(what, engine.rescan_device(RescanDeviceRequest { name }))
-                .await?;
+            let request = RescanDeviceRequest { name, accept_loss };
+            let reply = context.call(what, engine.rescan_device(request)).await?;
             context.line(&reply, |device: &Device| {
                 format!(
                     "{}: {} blocks of {} bytes",

@@ -1,8 +1,16 @@
 //! The command line.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::output::Units;
+
+/// The engine spoken to if none is named.
+const BIND: &str = "http://127.0.0.1:10124";
+/// The version of the API spoken if none is named.
+const API_VERSION: &str = "v1";
 
 /// Client of the io-engine gRPC API.
 #[derive(Debug, Parser)]
@@ -13,7 +21,7 @@ pub(crate) struct Cli {
         short,
         long,
         env = "MY_POD_IP",
-        default_value = "http://127.0.0.1:10124",
+        default_value = BIND,
         global = true
     )]
     pub(crate) bind: String,
@@ -33,13 +41,32 @@ pub(crate) struct Cli {
     #[arg(
         long,
         env = "API_VERSION",
-        default_value = "v1",
+        default_value = API_VERSION,
         hide = true,
         global = true
     )]
     pub(crate) api_version: String,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// Reads a command line and the environment, in which an empty variable counts as one that is not set.
+    ///
+    /// # Errors
+    /// What is wrong with the command line, or what was asked for instead of a command.
+    pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let matches = Self::command().try_get_matches_from(arguments)?;
+        let mut cli = Self::from_arg_matches(&matches)?;
+        let is_variable = |id: &str| matches.value_source(id) == Some(ValueSource::EnvVariable);
+        if cli.bind.is_empty() && is_variable("bind") {
+            cli.bind = BIND.to_owned();
+        }
+        if cli.api_version.is_empty() && is_variable("api_version") {
+            cli.api_version = API_VERSION.to_owned();
+        }
+        Ok(cli)
+    }
 }
 
 /// What is printed.
@@ -147,6 +174,9 @@ pub(crate) enum Bdev {
     Rescan {
         /// Name of the device
         name: String,
+        /// Stop telling hosts, by a failed flush each, of writes that were lost with it before
+        #[arg(long)]
+        accept_loss: bool,
     },
 }
 

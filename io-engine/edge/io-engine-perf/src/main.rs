@@ -13,6 +13,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// Where the kernel lists its congestion control algorithms.
+const AVAILABLE: &str = "/proc/sys/net/ipv4/tcp_available_congestion_control";
+
 /// Load generator for any NVMe/TCP target.
 #[derive(Parser)]
 #[command(
@@ -228,8 +231,36 @@ fn main() -> ExitCode {
 
 type Outcome = Result<ExitCode, Box<dyn Error>>;
 
-fn prepare(common: &Common) -> io::Result<()> {
-    common.cpu.map_or(Ok(()), socket::pin)
+fn prepare(common: &Common) -> Result<(), String> {
+    if let Some(cpu) = common.cpu {
+        socket::pin(cpu).map_err(|error| {
+            let refused = format!("--cpu {cpu}: this process cannot run there ({error})");
+            format!("{refused}; use one of {}", list(&socket::allowed_cpus()))
+        })?;
+    }
+    if let Some(name) = &common.congestion {
+        socket::try_congestion(name).map_err(|error| {
+            let refused = format!("--congestion {name}: the kernel refuses it ({error})");
+            format!("{refused}; those it has are in {AVAILABLE}")
+        })?;
+    }
+    Ok(())
+}
+
+/// `0-1, 4`.
+fn list(cpus: &[usize]) -> String {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for cpu in cpus {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == *cpu => *last = *cpu,
+            _ => runs.push((*cpu, *cpu)),
+        }
+    }
+    let text = runs.iter().map(|(first, last)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    });
+    text.collect::<Vec<_>>().join(", ")
 }
 
 fn session(association: &Association) -> io::Result<SessionOptions> {
@@ -355,6 +386,30 @@ fn run_limit_client(args: LimitClient) -> Outcome {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn what_the_machine_does_not_have_is_one_line_with_the_flag() {
+        let common = |cpu, congestion: Option<&str>| Common {
+            congestion: congestion.map(str::to_owned),
+            cpu,
+            busy_poll: false,
+            sleep: false,
+        };
+        for cpu in [socket::CPUS_MAX - 1, usize::MAX] {
+            let line = prepare(&common(Some(cpu), None)).unwrap_err();
+            let start = format!("--cpu {cpu}: this process cannot run there (");
+            assert!(line.starts_with(&start), "{line}");
+            assert!(line.contains("; use one of "), "{line}");
+        }
+        let line = prepare(&common(None, Some("nope"))).unwrap_err();
+        assert!(
+            line.starts_with("--congestion nope: the kernel refuses it ("),
+            "{line}"
+        );
+        assert!(line.ends_with(AVAILABLE), "{line}");
+        prepare(&common(None, Some("reno"))).unwrap();
+        assert_eq!(list(&[0, 1, 2, 5, 7, 8]), "0-2, 5, 7-8");
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -55,13 +55,34 @@ pub fn listen(address: SocketAddr, congestion: Option<&str>) -> io::Result<TcpLi
     Ok(listener)
 }
 
+/// CPU numbers are below this.
+pub const CPUS_MAX: usize = rustix::thread::CpuSet::MAX_CPU;
+
+/// CPUs the calling thread may run on, ascending; none if that cannot be told.
+pub fn allowed_cpus() -> Vec<usize> {
+    let Ok(set) = rustix::thread::sched_getaffinity(None) else {
+        return Vec::new();
+    };
+    (0..CPUS_MAX).filter(|cpu| set.is_set(*cpu)).collect()
+}
+
+/// Whether the kernel gives this user the congestion control `name`; found out by asking for it.
+///
+/// # Errors
+/// Why not: `NotFound` where there is none of that name, `PermissionDenied` where this user may not choose it.
+pub fn try_congestion(name: &str) -> io::Result<()> {
+    use rustix::net::{AddressFamily, SocketType, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    Ok(set_tcp_congestion(&socket, name)?)
+}
+
 /// Binds the calling thread to one CPU.
 ///
 /// # Errors
-/// Those of `sched_setaffinity`.
+/// Those of `sched_setaffinity`; `InvalidInput` for a CPU there is none of.
 pub fn pin(cpu: usize) -> io::Result<()> {
     let mut set = rustix::thread::CpuSet::new();
-    if cpu >= rustix::thread::CpuSet::MAX_CPU {
+    if cpu >= CPUS_MAX {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     set.set(cpu);

@@ -9,14 +9,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
 
+use engine::plane::connections_within;
 use engine::store::Store;
 use engine_config::{Config, Driver, Environment};
 use rustix::process::{Resource, getrlimit};
 
 use crate::{Fatal, VERSION, congestion, driver, holder};
-
-/// Files a reactor may hold open besides one for each connection, and what the control side needs.
-const OTHER_DESCRIPTORS: u64 = 1280;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,26 +135,23 @@ fn memlock(config: &Config) -> Finding {
 }
 
 fn descriptors(hard: Option<u64>, config: &Config) -> Finding {
-    let connections = u64::from(config.nvmf.connections_max.get());
-    let reactors = config.reactors.cpus.as_slice().len() as u64;
-    let wanted = connections + OTHER_DESCRIPTORS * reactors;
+    let wanted = config.nvmf.connections_max.get();
+    let reactors = config.reactors.cpus.as_slice().len();
     let subject = "RLIMIT_NOFILE";
-    match hard {
-        Some(hard) if hard < wanted => Finding::new(
-            Grade::Warn,
-            subject,
-            format!(
-                "{hard}, below the {wanted} that {connections} connections can need: hosts are turned away before \
-                 that; raise the hard limit (LimitNOFILE=) or lower nvmf.connections_max"
-            ),
-        ),
-        Some(hard) => Finding::new(
-            Grade::Ok,
-            subject,
-            format!("{hard} (hard limit; the engine raises its own)"),
-        ),
-        None => Finding::new(Grade::Ok, subject, "unlimited"),
+    let Some(hard) = hard else {
+        return Finding::new(Grade::Ok, subject, "unlimited");
+    };
+    let most = connections_within(hard, reactors);
+    if most < wanted {
+        let text = format!(
+            "{hard} (hard limit): each of {reactors} reactors takes {most} connections at most, not the {wanted} of \
+             nvmf.connections_max, and closes what comes beyond; raise the hard limit (LimitNOFILE=), or lower \
+             nvmf.connections_max"
+        );
+        return Finding::new(Grade::Warn, subject, text);
     }
+    let text = format!("{hard} (hard limit; the engine raises its own soft limit to it)");
+    Finding::new(Grade::Ok, subject, text)
 }
 
 fn cpu_quota(quota: Option<f64>) -> Finding {
@@ -219,7 +214,8 @@ fn memory(config: &Config, environment: &Environment) -> Finding {
     match environment.memory_bytes {
         Some(bytes) => {
             let text = format!(
-                "{wanted} MiB of I/O memory, {} MiB usable by this process",
+                "{wanted} MiB of I/O memory and at most {} MiB of RAM disks, {} MiB usable by this process",
+                config.memory.ram_disks_bytes_max.unwrap_or(0) >> 20,
                 bytes >> 20
             );
             Finding::new(Grade::Ok, "memory", text)
@@ -309,6 +305,14 @@ mod tests {
         let finding = descriptors(Some(1024), &config(Overrides::default()));
         assert_eq!(finding.grade, Grade::Warn);
         assert!(finding.text.contains("LimitNOFILE="), "{finding}");
+        assert!(
+            finding
+                .text
+                .contains("takes 432 connections at most, not the 4096"),
+            "{finding}"
+        );
+        let enough = descriptors(Some(8192), &config(Overrides::default()));
+        assert_eq!(enough.grade, Grade::Ok);
         assert_eq!(
             descriptors(None, &config(Overrides::default())).grade,
             Grade::Ok

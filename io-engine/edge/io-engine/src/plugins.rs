@@ -3,11 +3,15 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use conformance::Options;
-use engine_config::Config;
-use plugin_host::{PluginHost, PluginInfo, Probe, Refusal, Search, Source, check, files_in, read};
+use engine_config::{Config, Environment, MemoryNow};
+use plugin_host::{
+    MemoryFigures, MemoryLimits, PluginHost, PluginInfo, Probe, Refusal, Search, Source, check,
+    files_in, read,
+};
 use sdk::block::{Device, DeviceDriver, OpenError};
 use sdk::uri::{DeviceUri, UriError};
 
@@ -43,8 +47,11 @@ fn load(config: &Config) -> Result<(PluginHost, Vec<Refusal>), Fatal> {
 }
 
 /// The plugins an engine starts with; refused ones are logged, a line each, and the engine does without them.
-pub(crate) fn start(config: &Config) -> Result<PluginHost, Fatal> {
+pub(crate) fn start(config: &Config, environment: &Environment) -> Result<PluginHost, Fatal> {
     let (host, refusals) = load(config)?;
+    if let Some(limits) = memory_limits(config, environment) {
+        host.limit_memory(limits);
+    }
     for refusal in refusals {
         tracing::error!("{refusal}");
     }
@@ -58,6 +65,24 @@ pub(crate) fn start(config: &Config) -> Result<PluginHost, Fatal> {
         Fatal::Other(format!("the plugin watch thread does not start: {error}"))
     })?;
     Ok(host)
+}
+
+/// What plugins may keep data in; `None` where nobody said and the system does not tell.
+fn memory_limits(config: &Config, environment: &Environment) -> Option<MemoryLimits> {
+    let reactors = config.reactors.cpus.as_slice().len() as u64;
+    Some(MemoryLimits {
+        bytes_max: config.memory.ram_disks_bytes_max?,
+        key: "memory.ram_disks_mib_max",
+        total: environment.memory_bytes.unwrap_or(0),
+        own: (u64::from(config.memory.arena_mib.get()) << 20) * reactors,
+        read: Arc::new(|| {
+            let now = MemoryNow::read()?;
+            Some(MemoryFigures {
+                available: now.available_bytes,
+                used: now.used_bytes,
+            })
+        }),
+    })
 }
 
 /// Whether a declared device has a scheme that the default set or a plugin to be loaded serves, by what their files say of

@@ -17,6 +17,7 @@ use engine::control::{Engine, Options};
 use engine::plane::{Plane, PlaneConfig, ReservationStore};
 use engine::store::{Store, StoreError};
 use engine_config::{Config, Environment, ListenAddress};
+use plugin_host::PluginHost;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tokio::net::TcpListener;
@@ -38,10 +39,10 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Runs the engine until a signal stops it.
 pub(crate) fn run(config: &Config, environment: &Environment) -> Result<ExitCode, Fatal> {
-    raise_descriptor_limit();
+    let descriptors = raise_descriptor_limit();
     let store = Store::open(&config.state_dir).map_err(|error| store_failed(config, &error))?;
     let runtime = control_runtime(config, environment)?;
-    let outcome = runtime.block_on(serve(config, environment, Arc::new(store)));
+    let outcome = runtime.block_on(serve(config, environment, Arc::new(store), descriptors));
     // A call that hangs in a device must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
@@ -64,6 +65,7 @@ async fn serve(
     config: &Config,
     environment: &Environment,
     store: Arc<Store>,
+    descriptors: Option<u64>,
 ) -> Result<ExitCode, Fatal> {
     let mut signals = Signals::listen()?;
     let grpc = listen(config, &config.grpc, "--grpc")?;
@@ -75,9 +77,8 @@ async fn serve(
         drop(try_listen(config, address, "--nvmf")?);
     }
     let reservations: Arc<dyn ReservationStore> = Arc::<Store>::clone(&store);
-    let plugins = plugins::start(config)?;
-    let plane = Plane::start_from(PlaneConfig::new(config, VERSION), reservations, &plugins);
-    let plane = plane.map_err(|problem| reactors_failed(config, &problem))?;
+    let plugins = plugins::start(config, environment)?;
+    let plane = start_plane(config, descriptors, reservations, &plugins)?;
     let data_plane: Arc<dyn DataPlane> = Arc::<Plane>::clone(&plane);
     let engine = Engine::start(Arc::clone(&store), data_plane, options(config)).await;
     let engine = engine.map_err(|error| Fatal::Other(error.to_string()))?;
@@ -129,6 +130,17 @@ async fn serve(
         None => Ok(ExitCode::SUCCESS),
         Some(text) => Err(Fatal::Other(text)),
     }
+}
+
+fn start_plane(
+    config: &Config,
+    descriptors: Option<u64>,
+    reservations: Arc<dyn ReservationStore>,
+    plugins: &PluginHost,
+) -> Result<Arc<Plane>, Fatal> {
+    let reactors = PlaneConfig::new(config, VERSION).within_descriptors(descriptors);
+    let plane = Plane::start_from(reactors, reservations, plugins);
+    plane.map_err(|problem| reactors_failed(config, &problem))
 }
 
 fn options(config: &Config) -> Options {
@@ -203,11 +215,12 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-/// A descriptor a connection and a file: the soft limit is raised to the hard one, as a daemon should by itself.
-fn raise_descriptor_limit() {
+/// A descriptor a connection and a file: the soft limit is raised to the hard one, as a daemon should by itself. Answers what
+/// holds then; `None` is no limit.
+fn raise_descriptor_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {
-        return;
+        return limit.current;
     }
     let raised = Rlimit {
         current: limit.maximum,
@@ -215,7 +228,9 @@ fn raise_descriptor_limit() {
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, current = ?limit.current, "the limit of open files could not be raised");
+        return limit.current;
     }
+    limit.maximum
 }
 
 /// The control side's threads, kept off the reactors' CPUs where there are others.

@@ -56,7 +56,7 @@ fn a_file_says_who_it_is_without_being_loaded() {
         "name:     example-c-ram",
         "kinds:    device",
         "serves:   cram",
-        "abi:      1.0, can do with 1.0",
+        "abi:      1.1, can do with 1.0",
         "loadable: yes",
     ] {
         assert!(text.contains(line), "{text}");

@@ -28,6 +28,6 @@ pub mod stats;
 mod work;
 
 pub use device::{BlockDevice, DeviceConfig};
-pub use health::Health;
+pub use health::{Health, Listener};
 pub use request::{InflightIo, OpKind, Request, Stage, Stamps, Waits};
 pub use stats::{CountedOp, IoStats, OpStats};

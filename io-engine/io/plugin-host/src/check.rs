@@ -125,11 +125,11 @@ mod tests {
     fn a_refusal_names_both_sides() {
         assert_eq!(
             refused(|d| d.abi_major = 2),
-            "it is built for ABI 2.0; this engine has ABI 1.0, and major versions must be equal"
+            "it is built for ABI 2.1; this engine has ABI 1.1, and major versions must be equal"
         );
         assert_eq!(
             refused(|d| (d.abi_minor, d.needs_minor) = (7, 7)),
-            "it needs ABI 1.7 or newer; this engine has ABI 1.0"
+            "it needs ABI 1.7 or newer; this engine has ABI 1.1"
         );
         assert!(refused(|d| d.flags = IOE_FLAG_PANIC_ABORT).contains("panic=abort"));
         let size = refused(|d| d.stamps[5].size -= 8);

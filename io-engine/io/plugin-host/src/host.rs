@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use sdk::block::{Device, DeviceDriver, OpenError};
@@ -17,6 +17,7 @@ use sdk::uri::{DeviceUri, UriError};
 use crate::check::check;
 use crate::elf::{Descriptor, read};
 use crate::load;
+use crate::memory::{Ledger, MemoryLimits};
 use crate::probe::Probe;
 use crate::refusal::{Refusal, Why};
 use crate::search::{Search, files_in};
@@ -74,6 +75,8 @@ pub struct PluginHost {
 /// What plugins may ask for.
 pub(crate) struct Shared {
     table: Mutex<Table>,
+    /// What plugins may keep data in; unbounded until it is set.
+    memory: OnceLock<Ledger>,
 }
 
 #[derive(Default)]
@@ -111,10 +114,16 @@ impl PluginHost {
         Self {
             shared: Arc::new(Shared {
                 table: Mutex::default(),
+                memory: OnceLock::new(),
             }),
             probe,
             store,
         }
+    }
+
+    /// Bounds the memory plugins keep data in, from here on. The first call counts.
+    pub fn limit_memory(&self, limits: MemoryLimits) {
+        self.shared.memory.get_or_init(|| Ledger::new(limits));
     }
 
     /// Takes in a plugin that is linked into this program, through its tables.
@@ -440,6 +449,10 @@ fn names_of<T: ?Sized>(of: &BTreeMap<String, (usize, Arc<T>)>, plugin: usize) ->
 impl Shared {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn memory(&self) -> Option<&Ledger> {
+        self.memory.get()
     }
 
     pub(crate) fn open_device(&self, uri: &str) -> Result<Box<dyn Device>, OpenError> {

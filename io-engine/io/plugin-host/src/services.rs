@@ -118,4 +118,17 @@ impl Services for PluginServices {
             Level::Debug => tracing::debug!(plugin, "{text}"),
         }
     }
+
+    fn take_memory(&self, what: &str, bytes: u64) -> Result<(), OpenError> {
+        let engine = self.engine.upgrade();
+        let ledger = engine.as_ref().and_then(|engine| engine.memory());
+        ledger.map_or(Ok(()), |ledger| ledger.take(what, bytes))
+    }
+
+    fn give_memory(&self, bytes: u64) {
+        let engine = self.engine.upgrade();
+        if let Some(ledger) = engine.as_ref().and_then(|engine| engine.memory()) {
+            ledger.give(bytes);
+        }
+    }
 }

@@ -2,9 +2,13 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use conformance::{Options, run_device};
-use sdk::block::DeviceDriver;
+use plugin_host::{MemoryFigures, MemoryLimits};
+use sdk::block::{DeviceDriver, OpenError};
 use support::ByHost;
+use units::Blocks;
 
 fn driver() -> Box<dyn DeviceDriver> {
     Box::new(ByHost::with(&device_mem::PLUGIN, &["malloc", "null"]))
@@ -64,4 +68,45 @@ fn a_plugin_is_listed_with_what_it_serves_and_not_taken_twice() {
         unknown.as_deref(),
         Some("device URI scheme 'nvmf' is unknown; use one of: malloc, null")
     );
+}
+
+#[test]
+fn ram_disks_together_stay_within_the_memory_they_are_given() {
+    let host = ByHost::with(&device_mem::PLUGIN, &["malloc", "null"]).host;
+    host.limit_memory(MemoryLimits {
+        bytes_max: 24 << 20,
+        key: "memory.ram_disks_mib_max",
+        total: 1 << 30,
+        own: 0,
+        read: Arc::new(|| {
+            Some(MemoryFigures {
+                available: 1 << 30,
+                used: 0,
+            })
+        }),
+    });
+    let open = |name: &str, mib: u64| host.open_device(&format!("malloc:///{name}?size_mb={mib}"));
+    let blocks = |mib: u64| Some(Blocks(mib << 11));
+    let mut first = open("a", 16).unwrap();
+    let refused = open("b", 16).err().unwrap();
+    assert!(matches!(refused, OpenError::NoRoom { .. }), "{refused}");
+    assert!(
+        refused.to_string().starts_with(
+            "malloc:///b: needs 16 MiB, and 8 MiB are left of the 24 MiB that memory.ram_disks_mib_max gives RAM disks;"
+        ),
+        "{refused}"
+    );
+    // What was refused holds neither memory nor its name.
+    let second = open("b", 8).unwrap();
+    let refused = first.resize(blocks(17)).unwrap_err();
+    assert!(matches!(refused, OpenError::NoRoom { .. }), "{refused}");
+    assert_eq!(first.geometry().blocks, Blocks(16 << 11));
+    drop(second);
+    first.resize(blocks(24)).unwrap();
+    first.resize(blocks(4)).unwrap();
+    let third = open("c", 20).unwrap();
+    // A null disk keeps nothing.
+    host.open_device("null:///n?size_mb=1024").unwrap();
+    drop((first, third));
+    open("d", 24).unwrap();
 }

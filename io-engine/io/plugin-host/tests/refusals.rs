@@ -156,10 +156,10 @@ fn a_plugin_of_another_contract_is_refused() {
     let major = patched(offset_of!(abi::IoeDescriptor, abi_major), &[2, 0]);
     assert_eq!(
         major,
-        "it is built for ABI 2.0; this engine has ABI 1.0, and major versions must be equal"
+        "it is built for ABI 2.1; this engine has ABI 1.1, and major versions must be equal"
     );
     let minor = patched(offset_of!(abi::IoeDescriptor, needs_minor), &[9, 0]);
-    assert_eq!(minor, "it needs ABI 1.9 or newer; this engine has ABI 1.0");
+    assert_eq!(minor, "it needs ABI 1.9 or newer; this engine has ABI 1.1");
     let abort = patched(offset_of!(abi::IoeDescriptor, flags), &[1]);
     assert!(abort.starts_with("it is built with panic=abort"), "{abort}");
     let magic = patched(0, b"X");

@@ -144,7 +144,11 @@ impl fmt::Display for ReactorError {
             Self::Config(field) => write!(f, "reactor setting {field} is out of range"),
             Self::Arena(_) => f.write_str("reactor has no arena"),
             Self::Pin(cpu, _) => write!(f, "cannot pin the reactor to CPU {cpu}"),
-            Self::Uring(_) => f.write_str("io_uring is not usable"),
+            Self::Uring(source) if source.kind() == io::ErrorKind::OutOfMemory => f.write_str(
+                "the kernel has no memory for io_uring; raise the limit of locked memory (LimitMEMLOCK=, ulimit -l), or use \
+                 the driver epoll or auto",
+            ),
+            Self::Uring(_) => f.write_str("io_uring is not usable; use the driver epoll or auto"),
             Self::Epoll(_) => f.write_str("cannot set up the epoll driver"),
             Self::Wake(_) => f.write_str("cannot set up the wake-up descriptor"),
         }

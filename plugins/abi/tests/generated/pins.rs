@@ -22,7 +22,7 @@ pub(crate) const TABLES: &[(u32, &str, &str)] = &[
 ];
 
 /// Size and hash of tables in minor version 0, where they have changed since: table, size, hash.
-pub(crate) const BASES: &[(&str, usize, u64)] = &[];
+pub(crate) const BASES: &[(&str, usize, u64)] = &[("IoeEngineTable", 72, 0x742b_6d18_4e1f_fa3a)];
 
 /// One stamp: number, size, hash, size and hash in minor version 0.
 pub(crate) fn stamps(model: &Model) -> Vec<(u32, usize, u64, usize, u64)> {

@@ -61,6 +61,8 @@ static ENGINE_TABLE: IoeEngineTable = IoeEngineTable {
     open_device: Some(open_device),
     wake: Some(wake),
     complete_from_any_thread: Some(complete_from_any_thread),
+    memory_take: Some(memory_take),
+    memory_give: Some(memory_give),
 };
 
 /// # Safety
@@ -180,4 +182,24 @@ unsafe extern "C" fn complete_from_any_thread(
     unsafe { context(engine) }
         .remotes
         .complete(remote, tag, status)
+}
+
+unsafe extern "C" fn memory_take(
+    engine: *mut c_void,
+    what: IoeStr,
+    bytes: u64,
+    failure: *mut IoeFailure,
+) -> i32 {
+    // SAFETY: the plugin's context, and text lent for the call.
+    let (context, what) = unsafe { (context(engine), text(what)) };
+    match context.services().take_memory(what, bytes) {
+        Ok(()) => IOE_OK,
+        // SAFETY: room lent for the call.
+        Err(error) => unsafe { refuse(failure, &error) },
+    }
+}
+
+unsafe extern "C" fn memory_give(engine: *mut c_void, bytes: u64) {
+    // SAFETY: the plugin's context.
+    unsafe { context(engine) }.services().give_memory(bytes);
 }

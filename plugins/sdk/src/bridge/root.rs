@@ -45,6 +45,9 @@ macro_rules! table {
 }
 
 table! {
+    IoeEngineTable {
+        now_ns, log, count, load, store, open_device, wake, complete_from_any_thread, memory_take, memory_give,
+    }
     IoeDriverTable { schemes, open, check }
     IoeDeviceTable {
         name, product, geometry, capabilities, uuid, queue_open, resize, command, warning, close,

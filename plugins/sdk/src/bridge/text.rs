@@ -1,7 +1,7 @@
 //! Texts and refusals as they cross.
 
 use abi::{
-    IOE_FAIL_IN_USE, IOE_FAIL_NOT_FOUND, IOE_FAIL_SYSTEM, IOE_FAIL_UNSUITABLE,
+    IOE_FAIL_IN_USE, IOE_FAIL_NO_ROOM, IOE_FAIL_NOT_FOUND, IOE_FAIL_SYSTEM, IOE_FAIL_UNSUITABLE,
     IOE_FAIL_URI_MALFORMED, IOE_FAIL_URI_SCHEME, IOE_FAIL_URI_UNKNOWN, IOE_FAIL_URI_VALUE, IOE_OK,
     IOE_PANICKED, IOE_REFUSED, IoeFailure, IoeStr, IoeText,
 };
@@ -165,6 +165,7 @@ fn refusal(failure: &IoeFailure, [a, b, c, d]: [String; 4]) -> OpenError {
     match failure.kind {
         IOE_FAIL_NOT_FOUND => OpenError::NotFound(a),
         IOE_FAIL_IN_USE => OpenError::InUse { what: a, holder: b },
+        IOE_FAIL_NO_ROOM => OpenError::NoRoom { what: a, reason: b },
         IOE_FAIL_SYSTEM => OpenError::System {
             what: a,
             source: std::io::Error::from_raw_os_error(failure.os_error),
@@ -197,6 +198,7 @@ pub(super) unsafe fn refuse(failure: *mut IoeFailure, error: &OpenError) -> i32 
         OpenError::NotFound(what) => (IOE_FAIL_NOT_FOUND, 0, [what, "", "", ""]),
         OpenError::InUse { what, holder } => (IOE_FAIL_IN_USE, 0, [what, holder, "", ""]),
         OpenError::Unsuitable { what, reason } => (IOE_FAIL_UNSUITABLE, 0, [what, reason, "", ""]),
+        OpenError::NoRoom { what, reason } => (IOE_FAIL_NO_ROOM, 0, [what, reason, "", ""]),
         OpenError::System { what, source } => match source.raw_os_error() {
             Some(number) => (IOE_FAIL_SYSTEM, number, [what, "", "", ""]),
             None => (IOE_FAIL_UNSUITABLE, 0, [what, &words, "", ""]),
@@ -257,6 +259,10 @@ mod tests {
             OpenError::Unsuitable {
                 what: "/dev/x".to_owned(),
                 reason: "is a tape".to_owned(),
+            },
+            OpenError::NoRoom {
+                what: "malloc:///m".to_owned(),
+                reason: "needs 8 MiB, and 4 MiB are left".to_owned(),
             },
             OpenError::System {
                 what: "open /dev/x".to_owned(),

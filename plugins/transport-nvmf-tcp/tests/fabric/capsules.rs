@@ -5,7 +5,7 @@ use nvme_spec::{Cqe, Sqe, Status};
 use sdk::fabric::{ConnId, Fabric, FabricEvent};
 use sdk::host::StreamId;
 use transport_nvmf_tcp::TcpConfig;
-use transport_nvmf_tcp::limits::HALF_RECEIVED_BYTES_MAX;
+use transport_nvmf_tcp::limits::{HALF_RECEIVED_BYTES_MAX, KEPT_BYTES_MAX, STAGING_BYTES};
 
 /// Bytes of each write.
 const LEN: usize = 8192;
@@ -220,4 +220,49 @@ fn a_command_that_is_forgotten_leaves_its_room() {
     }
     world.turn();
     assert_eq!(world.closed(), ["too_many_commands"]);
+}
+
+#[test]
+fn connections_that_wait_for_memory_keep_little_of_what_came_and_lose_nothing() {
+    const WRITES: u16 = 24;
+    let mut world = World::new(TcpConfig::default());
+    let queues: Vec<_> = (0..100).map(|_| connected(&mut world)).collect();
+    world.host.is_short = true;
+    let all: Vec<u8> = (0..WRITES).flat_map(write).collect();
+    for (stream, _) in &queues {
+        world.host.feed(*stream, &all);
+    }
+    world.turn();
+    assert!(world.next_event().is_none());
+    let unread: usize = queues
+        .iter()
+        .map(|(stream, _)| world.host.unread(*stream))
+        .sum();
+    let kept = queues.len() * all.len() - unread;
+    // One that was let in before, and one capsule for each.
+    let most = KEPT_BYTES_MAX + STAGING_BYTES + queues.len() * (LEN + 1024);
+    assert!(queues.len() * all.len() > 2 * most, "or nothing is shown");
+    assert!(kept <= most, "{kept} bytes are kept");
+
+    world.host.is_short = false;
+    let mut next = vec![0; queues.len()];
+    for _ in 0..100 {
+        world.turn();
+        while let Some(event) = world.next_event() {
+            let FabricEvent::Capsule {
+                conn,
+                sqe,
+                data: Some(data),
+                ..
+            } = event
+            else {
+                panic!("no capsule");
+            };
+            let at = queues.iter().position(|(_, known)| *known == conn).unwrap();
+            assert_eq!(sqe.cid(), next[at]);
+            assert!(data[..] == write(sqe.cid())[72..]);
+            next[at] += 1;
+        }
+    }
+    assert!(next.iter().all(|count| *count == WRITES), "{next:?}");
 }

@@ -31,6 +31,8 @@ pub(crate) struct StreamHost {
     pub(crate) inner: TestHost,
     /// Bytes of buffers given out, of whole pieces of the arena as a reactor has them.
     pub(crate) allocated: usize,
+    /// There is no memory at the moment.
+    pub(crate) is_short: bool,
     /// Most bytes one receive gives.
     pub(crate) recv_max: usize,
     /// Most bytes one send takes; 0 blocks.
@@ -83,6 +85,9 @@ impl Host for StreamHost {
     }
 
     fn alloc(&mut self, len: usize) -> Option<Buf> {
+        if self.is_short {
+            return None;
+        }
         let buf = self.inner.alloc(len);
         if buf.is_some() {
             self.allocated += len.max(4096).next_power_of_two();
@@ -171,6 +176,7 @@ impl World {
         let host = StreamHost {
             inner: TestHost::new(),
             allocated: 0,
+            is_short: false,
             recv_max: usize::MAX,
             send_max: usize::MAX,
             streams: Vec::new(),

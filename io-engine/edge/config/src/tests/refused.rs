@@ -166,12 +166,26 @@ fn golden_lines_of_refused_files() {
              another port",
         ),
         (
+            "[nbd]\nlisten = [\"unix:///run/x\", \"tcp://127.0.0.1:8420\"]\n",
+            "FILE:2: nbd.listen: 127.0.0.1:8420 takes the port of nvmf.listen (default) ([::]:8420); give one of them \
+             another port",
+        ),
+        (
+            "[nbd]\nlisten = [\"tcp://[::]:9\", \"tcp://127.0.0.1:9\"]\n",
+            "FILE:2: nbd.listen: 127.0.0.1:9 is named twice; remove one",
+        ),
+        (
             "[nvmf]\nlisten = []\n",
             "FILE:2: nvmf.listen: 0 addresses; give 1 to 16",
         ),
         (
             "[nvmf]\nlisten = [\"[::]\", \"[::]:8420\"]\n",
             "FILE:2: nvmf.listen: [::]:8420 is named twice; remove one",
+        ),
+        (
+            "[memory]\nram_disks_mib_max = 1857\n",
+            "FILE:2: memory.ram_disks_mib_max: 1857 MiB beside 64 MiB of I/O memory leave too little of the 2048 MiB this \
+             process may use; give at most 1856",
         ),
         (
             "[memory]\narena_mib = 4096\n",
@@ -182,6 +196,18 @@ fn golden_lines_of_refused_files() {
             "[log]\nformat = \"xml\"\n",
             "FILE:2: log.format: 'xml' is not a log format; use human, compact or json, with color, nocolor, date, \
              nodate, host or nohost, separated by commas",
+        ),
+        (
+            "[log]\nformat = \"json,human\"\n",
+            "FILE:2: log.format: 'json,human' says both json and human; leave one out",
+        ),
+        (
+            "[log]\nformat = \"host, json,nohost\"\n",
+            "FILE:2: log.format: 'host, json,nohost' says both host and nohost; leave one out",
+        ),
+        (
+            "[log]\nlevel = \"info,[span\"\n",
+            "FILE:2: log.level: 'info,[span' is not a log filter ('[span' has no ']'); write e.g. info or warn,engine=debug",
         ),
         (
             "[log]\nlevel = \"inf\"\n",
@@ -199,7 +225,7 @@ fn golden_lines_of_refused_files() {
 
 #[test]
 fn golden_lines_of_refused_flags() {
-    let cases: [(Overrides, &str); 6] = [
+    let cases: [(Overrides, &str); 8] = [
         (
             Overrides {
                 grpc: Some("x".into()),
@@ -221,6 +247,22 @@ fn golden_lines_of_refused_flags() {
                 ..Overrides::default()
             },
             "command line: --grpc-port: '70000' is not a port; give a number from 0 to 65535",
+        ),
+        (
+            Overrides {
+                grpc: Some("127.0.0.1:1".into()),
+                grpc_port: Some("3".into()),
+                ..Overrides::default()
+            },
+            "command line: --grpc-port: is given beside --grpc, which says where the API is served; leave one out",
+        ),
+        (
+            Overrides {
+                grpc: Some("127.0.0.1:1".into()),
+                grpc_endpoint: Some("127.0.0.1".into()),
+                ..Overrides::default()
+            },
+            "command line: --grpc-endpoint: is given beside --grpc, which says where the API is served; leave one out",
         ),
         (
             Overrides {

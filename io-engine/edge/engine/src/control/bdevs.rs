@@ -20,8 +20,8 @@ impl Engine {
     /// `InvalidUri`, `AlreadyExists`, and whatever opening it meets. Nothing is remembered then.
     pub async fn create_bdev(self: &Arc<Self>, uri: &str) -> Result<Bdev, Problem> {
         let wanted = Wanted::parse(uri)?;
-        self.change(|engine| async move { engine.create(wanted).await })
-            .await
+        let engine = Arc::clone(self);
+        Self::to_its_end(async move { engine.create(wanted).await }).await
     }
 
     /// Closes the device `uri` created and forgets it with its identity and its reservations. Its own share ends. Done means
@@ -38,11 +38,15 @@ impl Engine {
     }
 
     /// Opens a faulted device again, one that was lost while it was served included, or takes over the size of the medium of
-    /// an open one.
+    /// an open one. With `accept_loss`, hosts are not told any more of writes that were lost with it before.
     ///
     /// # Errors
-    /// `NotFound`, `Unsupported`, and whatever opening it meets.
-    pub async fn rescan_bdev(self: &Arc<Self>, name: &str) -> Result<Bdev, Problem> {
+    /// `NotFound`, `Unsupported`, `InvalidArgument` for a file whose path names another one, and whatever opening it meets.
+    pub async fn rescan_bdev(
+        self: &Arc<Self>,
+        name: &str,
+        accept_loss: bool,
+    ) -> Result<Bdev, Problem> {
         let name = name.to_owned();
         self.change(|engine| async move {
             let entry = engine
@@ -58,6 +62,9 @@ impl Engine {
                         .await?
                 }
                 Ok(_) | Err(_) => engine.reopen(&name, entry).await?,
+            }
+            if accept_loss {
+                engine.accept_loss(&name).await?;
             }
             engine.bdev(&name).ok_or_else(|| no_device(&name))
         })
@@ -84,14 +91,31 @@ impl Engine {
         .await
     }
 
-    pub(super) async fn create(self: &Arc<Self>, wanted: Wanted) -> Result<Bdev, Problem> {
-        let name = wanted.name.clone();
-        let existing = self.read().devices.get(&name).cloned();
-        match existing {
-            Some(entry) => self.create_existing(&wanted, entry).await?,
-            None => self.create_new(&wanted).await?,
+    async fn create(self: &Arc<Self>, wanted: Wanted) -> Result<Bdev, Problem> {
+        let name = &wanted.name;
+        {
+            let _alone = self.changes.lock().await;
+            let existing = self.read().devices.get(name).cloned();
+            if let Some(entry) = existing {
+                self.create_existing(&wanted, entry).await?;
+                return self.bdev(name).ok_or_else(|| no_device(name));
+            }
+            if !self.write().opening.insert(name.clone()) {
+                let detail = format!("device '{name}' is being created already; wait for it");
+                return Err(Problem::new(ProblemKind::AlreadyExists, detail));
+            }
         }
-        self.bdev(&name).ok_or_else(|| no_device(&name))
+        let opened = self.open(&wanted.lasting()).await;
+        let _alone = self.changes.lock().await;
+        self.write().opening.remove(name);
+        self.remember_new(&wanted, opened?).await?;
+        self.bdev(name).ok_or_else(|| no_device(name))
+    }
+
+    /// Whether a device of this name is on its way.
+    #[cfg(test)]
+    pub(super) fn is_being_created(&self, name: &str) -> bool {
+        self.read().opening.contains(name)
     }
 
     async fn create_existing(
@@ -136,11 +160,9 @@ impl Engine {
         }
     }
 
-    async fn create_new(self: &Arc<Self>, wanted: &Wanted) -> Result<(), Problem> {
-        let uri = wanted.lasting();
-        let info = self.open(&uri).await?;
+    async fn remember_new(&self, wanted: &Wanted, info: DeviceInfo) -> Result<(), Problem> {
         let record = DeviceRecord {
-            uri,
+            uri: wanted.lasting(),
             uuid: info.uuid.unwrap_or_else(Uuid::new_v4),
         };
         let accepted = self.accept_name(wanted, &info);
@@ -253,6 +275,7 @@ impl Engine {
             })?;
         }
         self.write().devices.remove(&name);
+        self.forget_loss(&name).await?;
         // A host may have changed its registration while the subsystem was on its way out.
         self.persist(vec![Change::RemoveReservations(own, None)])
             .await?;
@@ -291,7 +314,7 @@ impl Engine {
         let opened = match &entry.open {
             // Lost while it was served: the subsystems go on, their hosts stay connected.
             Ok(info) => self.open_again(info.handle, uri).await,
-            Err(_) => self.open(uri).await,
+            Err(_) => self.open_with_loss(name, uri).await,
         };
         let open = match (&opened, entry.open) {
             (Ok(info), _) => Ok(info.clone()),
@@ -306,6 +329,20 @@ impl Engine {
         tracing::info!(device = %name, blocks = info.blocks, "device opened again");
         self.serve_users_of(name).await;
         Ok(())
+    }
+
+    /// Opens a device that was not open since the start; what was lost with it before is told then.
+    async fn open_with_loss(
+        self: &Arc<Self>,
+        name: &str,
+        uri: &str,
+    ) -> Result<DeviceInfo, Problem> {
+        let info = self.open(uri).await?;
+        if let Err(problem) = self.tell_of_loss(name, &info).await {
+            self.close_quietly(&info).await;
+            return Err(problem);
+        }
+        Ok(info)
     }
 
     /// Opens a lost device again within the deadline. One that answers later is back all the same.

@@ -63,6 +63,10 @@ pub enum ProblemKind {
     Unsupported,
     /// The object did not answer in time.
     Timeout,
+    /// The state store could not be written; nothing has changed.
+    NotStored,
+    /// The file system of the state store is full; nothing has changed.
+    StoreFull,
     /// Anything else: an I/O error, a reactor that is gone.
     Internal,
 }
@@ -316,6 +320,27 @@ pub trait DataPlane: Send + Sync + 'static {
     async fn device_warnings(&self) -> Vec<(DeviceHandle, String)> {
         Vec::new()
     }
+
+    /// Waits until a device was taken offline, or a host was told of a loss, since the last such wait ended.
+    async fn changed(&self) {
+        std::future::pending().await
+    }
+
+    /// Open devices of which acknowledged writes may be lost, with the NQNs of the hosts that know: each other host is told
+    /// by a flush that fails, once.
+    async fn losses(&self) -> Vec<(DeviceHandle, Vec<String>)> {
+        Vec::new()
+    }
+
+    /// Has hosts of an open device told of a loss, all but `told`; with `None`, none is.
+    ///
+    /// # Errors
+    /// `NotFound`, `Busy` while the device is not open, `Internal`.
+    async fn set_loss(
+        &self,
+        handle: DeviceHandle,
+        told: Option<Vec<String>>,
+    ) -> Result<(), Problem>;
 
     /// Counters of every open device, summed over the reactors.
     async fn device_stats(&self) -> Vec<(DeviceHandle, IoStats)>;

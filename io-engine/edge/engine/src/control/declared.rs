@@ -1,7 +1,7 @@
 //! What the configuration declares, checked before anything is started.
 //!
 //! What it decides: which `[[device]]` sections cannot be meant: a URI no driver takes, two sections about one device, an
-//! identity given twice, a host that is no NQN. What it does not: whether a device can be opened. A file that is missing
+//! identity given twice, a host that is no NQN, hosts of a device that is not shared. What it does not: whether a device can be opened. A file that is missing
 //! or held by somebody else is a state of the machine, not a mistake of the text: it is logged and the others are served.
 
 use std::collections::BTreeMap;
@@ -60,6 +60,10 @@ pub fn check(
         if device.share {
             identity::validate_nqn("the subsystem of this device would be", &nqn)
                 .map_err(|problem| mistake("share", problem.to_string()))?;
+        }
+        if !device.share && !device.allowed_hosts.is_empty() {
+            let problem = "is for devices that are shared; add share = true, or leave it out";
+            return Err(mistake("allowed_hosts", problem.to_owned()));
         }
         for (at, host) in device.allowed_hosts.iter().enumerate() {
             identity::validate_nqn("allowed host", host)
@@ -155,6 +159,13 @@ mod tests {
             (
                 shared("aio:///x", vec![HOST.into(), "iqn.2019-05.io:x".into()]),
                 "allowed_hosts[1]: allowed host 'iqn.2019-05.io:x' is not an NQN; write e.g. nqn.",
+            ),
+            (
+                DeclaredDevice {
+                    share: false,
+                    ..shared("aio:///x", vec![HOST.into()])
+                },
+                "allowed_hosts: is for devices that are shared; add share = true, or leave it out",
             ),
             (
                 shared("aio:///x", crowd),

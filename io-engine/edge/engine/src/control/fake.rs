@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use plugin_host::PluginInfo;
 use sdk::uri::DeviceUri;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::dataplane::{
@@ -20,6 +21,7 @@ use super::stats::{CountedOp, IoStats};
 #[derive(Debug, Default)]
 pub struct FakePlane {
     inner: Mutex<Inner>,
+    changed: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +34,7 @@ struct Inner {
     slow: BTreeMap<String, Duration>,
     refuse_subsystems: bool,
     lost: BTreeMap<DeviceHandle, String>,
+    losses: BTreeMap<DeviceHandle, Vec<String>>,
     unsettled: BTreeSet<String>,
     settled: Vec<(Vec<String>, Writers)>,
     handles: u64,
@@ -66,6 +69,22 @@ impl FakePlane {
             let reason = "offline: it is gone; mend it, then bdev rescan";
             (handle, reason.to_owned())
         }));
+    }
+
+    /// Loses writes of the open device `name`, of which `told` know.
+    pub fn lose_writes(&self, name: &str, told: &[&str]) {
+        let mut inner = self.lock();
+        if let Some(handle) = inner.handle_of(name) {
+            let told = told.iter().map(|host| (*host).to_owned()).collect();
+            inner.losses.insert(handle, told);
+        }
+        self.changed.notify_one();
+    }
+
+    /// Hosts that know of the loss of the open device `name`, if there is one.
+    pub fn loss_of(&self, name: &str) -> Option<Vec<String>> {
+        let inner = self.lock();
+        inner.losses.get(&inner.handle_of(name)?).cloned()
     }
 
     /// Makes writes stay in the device `name` for ever, or end.
@@ -331,6 +350,31 @@ impl DataPlane for FakePlane {
     async fn remove_export(&self, device: DeviceHandle) -> Result<(), Problem> {
         let removed = self.lock().exports.remove(&device);
         removed.map(drop).ok_or_else(|| missing("the export"))
+    }
+
+    async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    async fn losses(&self) -> Vec<(DeviceHandle, Vec<String>)> {
+        let inner = self.lock();
+        let losses = inner.losses.iter();
+        losses
+            .map(|(handle, told)| (*handle, told.clone()))
+            .collect()
+    }
+
+    async fn set_loss(
+        &self,
+        handle: DeviceHandle,
+        told: Option<Vec<String>>,
+    ) -> Result<(), Problem> {
+        let mut inner = self.lock();
+        match told {
+            Some(told) => inner.losses.insert(handle, told),
+            None => inner.losses.remove(&handle),
+        };
+        Ok(())
     }
 
     async fn device_stats(&self) -> Vec<(DeviceHandle, IoStats)> {

@@ -5,7 +5,8 @@
 //! requests (the gRPC crate).
 //!
 //! Invariants:
-//! - Changes run one after another; a change that was started is finished even when its caller hangs up.
+//! - Changes run one after another; a change that was started is finished even when its caller hangs up. A device that is
+//!   opened for the first time is no change until it is open, so that one that hangs holds up nobody.
 //! - A device record is stored once the device is open; everything a host can see (serial, uuid, NGUID, allow list) is
 //!   stored before the subsystem or namespace is served; a removal is stored before it is carried out. So a crash at any
 //!   point leaves a store whose replay is either the state before the change or the one after it.
@@ -23,6 +24,7 @@ pub mod usage;
 mod bdevs;
 mod device_uri;
 mod exports;
+mod losses;
 mod registry;
 mod replay;
 mod shares;
@@ -73,6 +75,8 @@ pub struct Engine {
     instance: Uuid,
     /// Held while a change is carried out.
     changes: tokio::sync::Mutex<()>,
+    /// Held while losses are looked at and stored, which waits for no change.
+    losses: tokio::sync::Mutex<()>,
     /// Never held across an await.
     state: RwLock<State>,
 }
@@ -115,9 +119,11 @@ impl Engine {
             options,
             instance: Uuid::new_v4(),
             changes: tokio::sync::Mutex::new(()),
+            losses: tokio::sync::Mutex::new(()),
             state: RwLock::new(State::default()),
         });
         engine.replay().await?;
+        engine.watch_losses();
         Ok(engine)
     }
 
@@ -244,12 +250,21 @@ impl Engine {
 
     /// What an operator should know about devices that are open and work (`its file was deleted`), by name.
     pub async fn device_warnings(&self) -> BTreeMap<String, String> {
-        let warnings = self.plane().device_warnings().await;
-        let state = self.read();
-        let named = warnings
+        let of_plane = self.plane().device_warnings().await;
+        let mut state = self.write();
+        let mut warnings: BTreeMap<String, String> = of_plane
             .into_iter()
-            .filter_map(|(handle, text)| Some((state.name_of(handle)?.to_owned(), text)));
-        named.collect()
+            .filter_map(|(handle, text)| Some((state.name_of(handle)?.to_owned(), text)))
+            .collect();
+        for name in state.losses.keys() {
+            let text = losses::warning(name);
+            let entry = warnings.entry(name.clone());
+            entry
+                .and_modify(|other| *other = format!("{other}; {text}"))
+                .or_insert(text);
+        }
+        state.warnings = warnings.clone();
+        warnings
     }
 
     /// Sets every counter to zero.
@@ -278,11 +293,18 @@ impl Engine {
     {
         let engine = Arc::clone(self);
         let work = work(Arc::clone(self));
-        let task = tokio::spawn(async move {
+        Self::to_its_end(async move {
             let _alone = engine.changes.lock().await;
             work.await
-        });
-        match task.await {
+        })
+        .await
+    }
+
+    /// Runs `work` to its end, whether or not the caller stays to hear the result.
+    async fn to_its_end<T: Send + 'static>(
+        work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+    ) -> Result<T, Problem> {
+        match tokio::spawn(work).await {
             Ok(result) => result,
             Err(error) => {
                 tracing::error!(%error, "a change of the configuration failed unexpectedly");
@@ -298,9 +320,15 @@ impl Engine {
         let committed = tokio::task::spawn_blocking(move || store.commit(&changes)).await;
         match committed {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Problem::new(ProblemKind::Internal, error.to_string())),
+            Ok(Err(error)) => {
+                let kind = match error.is_full() {
+                    true => ProblemKind::StoreFull,
+                    false => ProblemKind::NotStored,
+                };
+                Err(Problem::new(kind, error.to_string()))
+            }
             Err(_) => Err(Problem::new(
-                ProblemKind::Internal,
+                ProblemKind::NotStored,
                 "the state store failed unexpectedly",
             )),
         }

@@ -1,6 +1,6 @@
 //! What exists: devices and subsystems with their stored records and their present state, and how they are shown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
@@ -9,7 +9,7 @@ use super::dataplane::{
     DeviceHandle, DeviceInfo, NamespaceSpec, Problem, ProblemKind, SubsystemSpec,
 };
 use super::identity;
-use crate::store::{DeviceRecord, ExportRecord, SubsystemRecord};
+use crate::store::{DeviceRecord, ExportRecord, LossRecord, SubsystemRecord};
 
 /// A device and whether it is open.
 #[derive(Clone, Debug)]
@@ -42,6 +42,12 @@ pub(super) struct State {
     pub(super) subsystems: BTreeMap<String, SubsystemEntry>,
     /// By name of the device.
     pub(super) exports: BTreeMap<String, ExportEntry>,
+    /// By name of the device.
+    pub(super) losses: BTreeMap<String, LossRecord>,
+    /// Names of devices that are opened for the first time.
+    pub(super) opening: BTreeSet<String>,
+    /// What operators were told last of devices that work, by name.
+    pub(super) warnings: BTreeMap<String, String>,
 }
 
 /// A device, as it is shown.
@@ -63,6 +69,10 @@ pub struct Bdev {
     pub capabilities: String,
     /// Why it does no I/O: it did not open, or was lost since.
     pub fault: Option<String>,
+    /// What an operator should know of it although it works, as of the last look.
+    pub warning: Option<String>,
+    /// Writes hosts were told are done may be lost, and hosts are to hear of it.
+    pub writes_lost: bool,
     /// A subsystem uses it, or it is served over another protocol.
     pub claimed: bool,
     /// The other protocol it is served over, if it is.
@@ -257,7 +267,7 @@ impl Engine {
 
     fn show_device(&self, state: &State, name: &str, entry: &DeviceEntry) -> Bdev {
         let own = identity::nqn_of(name);
-        let shared = state.subsystems.contains_key(&own);
+        let shared = state.users_of(name).contains(&own);
         let export = state.exports.get(name);
         let info = entry.open.as_ref().ok();
         Bdev {
@@ -273,6 +283,8 @@ impl Engine {
                 .map(|info| info.capabilities.clone())
                 .unwrap_or_default(),
             fault: self.fault_of(entry),
+            warning: state.warnings.get(name).cloned(),
+            writes_lost: state.losses.contains_key(name),
             claimed: !state.users_of(name).is_empty() || export.is_some(),
             protocol: export.map(|entry| entry.record.protocol.clone()),
             share_uri: match export {

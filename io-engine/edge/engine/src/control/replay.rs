@@ -26,7 +26,11 @@ impl Engine {
     /// after the grace.
     pub(super) async fn replay(self: &Arc<Self>) -> Result<(), StoreError> {
         let contents = self.store.load()?;
-        self.forget_stray_reservations(&contents)?;
+        self.forget_strays(&contents)?;
+        let is_there = |(name, _): &(&String, _)| contents.devices.contains_key(*name);
+        let losses = contents.losses.iter().filter(is_there);
+        let losses = losses.map(|(name, record)| (name.clone(), record.clone()));
+        self.write().losses.extend(losses);
         let mut opening = tokio::task::JoinSet::new();
         for (name, record) in contents.devices {
             let engine = Arc::clone(self);
@@ -96,21 +100,27 @@ impl Engine {
             // Destroyed, or opened by hand, in the meantime.
             Ok(info) if !waiting => self.close_quietly(&info).await,
             Ok(info) => {
+                if let Err(problem) = self.tell_of_loss(name, &info).await {
+                    self.close_quietly(&info).await;
+                    return self.handle_unopened(name, &problem).await;
+                }
                 tracing::info!(device = %name, blocks = info.blocks, "device opened");
                 if let Some(entry) = self.write().devices.get_mut(name) {
                     entry.open = Ok(info);
                 }
                 self.serve_users_of(name).await;
             }
-            Err(problem) if waiting => {
-                tracing::error!(device = %name, %problem, "device is faulted; it keeps its record");
-                if let Some(entry) = self.write().devices.get_mut(name) {
-                    entry.open = Err(problem.to_string());
-                }
-                self.serve_users_of(name).await;
-            }
+            Err(problem) if waiting => self.handle_unopened(name, &problem).await,
             Err(_) => {}
         }
+    }
+
+    async fn handle_unopened(&self, name: &str, problem: &Problem) {
+        tracing::error!(device = %name, %problem, "device is faulted; it keeps its record");
+        if let Some(entry) = self.write().devices.get_mut(name) {
+            entry.open = Err(problem.to_string());
+        }
+        self.serve_users_of(name).await;
     }
 
     /// Brings up the subsystems that wait for a device, or lists what keeps them down.
@@ -122,8 +132,8 @@ impl Engine {
         self.serve_export(device).await;
     }
 
-    /// A reservation outlives its share, but neither its device nor a crash in the middle of a removal.
-    fn forget_stray_reservations(&self, contents: &Contents) -> Result<(), StoreError> {
+    /// A reservation outlives its share, but neither its device nor a crash in the middle of a removal; nor does a loss.
+    fn forget_strays(&self, contents: &Contents) -> Result<(), StoreError> {
         let known = |nqn: &String| {
             contents.subsystems.contains_key(nqn)
                 || contents
@@ -132,10 +142,13 @@ impl Engine {
                     .any(|name| identity::nqn_of(name) == *nqn)
         };
         let nqns = self.store.reservation_nqns()?;
+        let losses = contents.losses.keys();
+        let losses = losses.filter(|name| !contents.devices.contains_key(*name));
         let stray: Vec<Change> = nqns
             .into_iter()
             .filter(|nqn| !known(nqn))
             .map(|nqn| Change::RemoveReservations(nqn, None))
+            .chain(losses.map(|name| Change::RemoveLoss(name.clone())))
             .collect();
         if stray.is_empty() {
             Ok(())
@@ -153,28 +166,54 @@ impl Engine {
         })
     }
 
-    /// Creates and shares what the configuration declares, unless it exists. A failure is logged and holds up nothing.
+    /// Creates and shares what the configuration declares, unless it exists, all at once: one that hangs delays only itself. A
+    /// failure is logged.
     async fn create_declared(self: &Arc<Self>, devices: impl IntoIterator<Item = &DeclaredDevice>) {
+        let mut creating = tokio::task::JoinSet::new();
         for declared in devices {
-            let uri = &declared.uri;
-            let name = match Wanted::parse(uri) {
-                Ok(wanted) => wanted.name,
-                Err(problem) => {
-                    tracing::error!(%uri, %problem, "declared device not created");
-                    continue;
-                }
-            };
-            if self.bdev(&name).is_none()
-                && let Err(problem) = self.create_bdev(uri).await
-            {
+            let (engine, declared) = (Arc::clone(self), declared.clone());
+            creating.spawn(async move { engine.create_one(&declared).await });
+        }
+        while let Some(created) = creating.join_next().await {
+            if let Err(error) = created {
+                tracing::error!(%error, "creating a declared device ended unexpectedly");
+            }
+        }
+    }
+
+    async fn create_one(self: &Arc<Self>, declared: &DeclaredDevice) {
+        let uri = &declared.uri;
+        let wanted = match Wanted::parse(uri) {
+            Ok(wanted) => wanted,
+            Err(problem) => {
                 tracing::error!(%uri, %problem, "declared device not created");
-                continue;
+                return;
             }
-            if declared.share
-                && let Err(problem) = self.share_bdev(&name, declared.allowed_hosts.clone()).await
-            {
-                tracing::error!(%uri, %problem, "declared device not shared");
+        };
+        let name = &wanted.name;
+        let remembered = self
+            .read()
+            .devices
+            .get(name)
+            .map(|entry| entry.record.clone());
+        match remembered {
+            Some(record) if !wanted.is_of(&record) => tracing::warn!(
+                device = %name, declared = %uri, served = %record.uri,
+                "the declared device is remembered with another URI and served by that; to change its size: \
+                 io-engine-client bdev create with '&resize' (RAM) or bdev rescan (files), anything else: destroy it and start anew"
+            ),
+            Some(_) => {}
+            None => {
+                if let Err(problem) = self.create_bdev(uri).await {
+                    tracing::error!(%uri, %problem, "declared device not created");
+                    return;
+                }
             }
+        }
+        if declared.share
+            && let Err(problem) = self.share_bdev(name, declared.allowed_hosts.clone()).await
+        {
+            tracing::error!(%uri, %problem, "declared device not shared");
         }
     }
 }

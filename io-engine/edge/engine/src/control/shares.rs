@@ -117,8 +117,13 @@ impl Engine {
                 format!("device '{name}' is shared over {protocol} already; unshare it first");
             return Err(Problem::new(ProblemKind::AlreadyExists, detail));
         }
-        let shared = self.read().subsystems.contains_key(&nqn);
-        if shared {
+        let existing = self.read().subsystems.get(&nqn).cloned();
+        if let Some(entry) = existing {
+            let mut namespaces = entry.record.namespaces.iter();
+            // Its namespace was removed, and the subsystem stayed.
+            if !namespaces.any(|namespace| namespace.device == name) {
+                self.attach(&nqn, name, None).await?;
+            }
             if !hosts.is_empty() {
                 self.replace_hosts(&nqn, Some(hosts)).await?;
             }

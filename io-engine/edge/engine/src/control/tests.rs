@@ -74,8 +74,14 @@ async fn rescanning_takes_over_the_size() {
             .blocks,
         2049
     );
-    assert_eq!(world.engine.rescan_bdev("/f").await.unwrap().blocks, 2050);
-    assert_kind(world.engine.rescan_bdev("/g").await, ProblemKind::NotFound);
+    assert_eq!(
+        world.engine.rescan_bdev("/f", false).await.unwrap().blocks,
+        2050
+    );
+    assert_kind(
+        world.engine.rescan_bdev("/g", false).await,
+        ProblemKind::NotFound,
+    );
 }
 
 #[tokio::test]
@@ -270,7 +276,10 @@ async fn a_broken_device_is_listed_retried_and_blocks_nobody() {
     assert_eq!(served, [identity::nqn_of("good")]);
     let subsystem = world.engine.subsystem(&identity::nqn_of("m0")).unwrap();
     assert!(subsystem.fault.unwrap().contains("is faulted"));
-    assert_kind(world.engine.rescan_bdev("m0").await, ProblemKind::NotFound);
+    assert_kind(
+        world.engine.rescan_bdev("m0", false).await,
+        ProblemKind::NotFound,
+    );
 
     world.plane.break_device("m0", false);
     let mended = world.engine.create_bdev(M0).await.unwrap();
@@ -512,7 +521,10 @@ async fn a_device_lost_while_it_is_shared_is_shown_and_comes_back_as_itself() {
     assert_eq!(refused.to_string().matches("bdev rescan").count(), 1);
 
     world.plane.break_device("/f", true);
-    assert_kind(world.engine.rescan_bdev("/f").await, ProblemKind::NotFound);
+    assert_kind(
+        world.engine.rescan_bdev("/f", false).await,
+        ProblemKind::NotFound,
+    );
     let still = world.engine.bdev("/f").unwrap();
     assert!(still.fault.is_some() && still.share_uri.is_some());
     assert_kind(
@@ -526,7 +538,7 @@ async fn a_device_lost_while_it_is_shared_is_shown_and_comes_back_as_itself() {
     let back = world.engine.create_bdev(&uri).await.unwrap();
     assert_eq!((back.uuid, back.fault), (before.uuid, None));
     assert_eq!(world.plane.served(), served, "under the same namespace");
-    world.engine.rescan_bdev("/unshared").await.unwrap();
+    world.engine.rescan_bdev("/unshared", false).await.unwrap();
     assert_kind(
         world.engine.create_bdev(&uri).await,
         ProblemKind::AlreadyExists,
@@ -595,6 +607,94 @@ async fn a_name_that_does_not_print_is_refused() {
         "{text}"
     );
     assert!(world.engine.bdevs().is_empty() && world.plane.open_devices().is_empty());
+}
+
+#[tokio::test]
+async fn what_hosts_are_to_be_told_of_a_loss_outlives_the_engine() {
+    let world = World::shared(vec![]).await;
+    assert!(!world.engine.bdev("m0").unwrap().writes_lost);
+    world.plane.lose_writes("m0", &[HOST]);
+    until(|| world.engine.bdev("m0").unwrap().writes_lost).await;
+    let warning = world.engine.device_warnings().await.remove("m0").unwrap();
+    assert!(
+        warning.contains("bdev rescan --accept-loss m0"),
+        "{warning}"
+    );
+    // A host more comes to know.
+    let other = "nqn.2014-08.org.example:other";
+    world.plane.lose_writes("m0", &[HOST, other]);
+    until(|| world.store.load().unwrap().losses["m0"].told.len() == 2).await;
+
+    let world = world.restart().await;
+    assert_eq!(world.plane.loss_of("m0").unwrap(), [HOST, other]);
+    assert_eq!(world.plane.served().len(), 1);
+    assert!(world.engine.bdev("m0").unwrap().writes_lost);
+    // A device that opens late is told of all the same.
+    let world = world
+        .restart_with(|plane| plane.break_device("m0", true))
+        .await;
+    assert_eq!(world.plane.loss_of("m0"), None);
+    world.plane.break_device("m0", false);
+    world.engine.rescan_bdev("m0", false).await.unwrap();
+    assert_eq!(world.plane.loss_of("m0").unwrap(), [HOST, other]);
+
+    let accepted = world.engine.rescan_bdev("m0", true).await.unwrap();
+    assert!(!accepted.writes_lost);
+    assert_eq!(world.plane.loss_of("m0"), None);
+    let world = world.restart().await;
+    assert_eq!(world.plane.loss_of("m0"), None);
+
+    // It goes with its device.
+    world.plane.lose_writes("m0", &[]);
+    until(|| world.store.load().unwrap().losses.contains_key("m0")).await;
+    world.engine.destroy_bdev(M0).await.unwrap();
+    assert!(world.store.load().unwrap().losses.is_empty());
+}
+
+#[tokio::test]
+async fn a_device_that_hangs_at_its_creation_holds_up_nobody() {
+    let world = World::new().await;
+    world.plane.hang_device("slow");
+    let engine = Arc::clone(&world.engine);
+    let hanging = tokio::spawn(async move { engine.create_bdev("null:///slow").await });
+    until(|| world.engine.is_being_created("slow")).await;
+    world.engine.create_bdev(M0).await.unwrap();
+    world.engine.share_bdev("m0", vec![]).await.unwrap();
+    assert_kind(
+        world.engine.create_bdev("null:///slow").await,
+        ProblemKind::AlreadyExists,
+    );
+    assert_kind(
+        world.engine.destroy_bdev("null:///slow").await,
+        ProblemKind::NotFound,
+    );
+    world.engine.destroy_bdev(M0).await.unwrap();
+    hanging.abort();
+}
+
+#[tokio::test]
+async fn a_device_taken_out_of_its_own_subsystem_is_not_shared_and_can_be_again() {
+    let world = World::shared(vec![HOST.into()]).await;
+    let nqn = identity::nqn_of("m0");
+    world.engine.remove_namespace(&nqn, 1).await.unwrap();
+    let bdev = world.engine.bdev("m0").unwrap();
+    assert_eq!((bdev.claimed, &bdev.share_uri), (false, &None));
+    let shared = world.engine.share_bdev("m0", vec![]).await.unwrap();
+    assert!(shared.claimed && shared.share_uri.is_some());
+    let served = world.plane.served();
+    assert_eq!(served[0].namespaces.len(), 1);
+    assert_eq!(served[0].allowed_hosts, Some(vec![HOST.to_owned()]));
+}
+
+/// Waits for what a task of the engine does by itself.
+async fn until(mut condition: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("it never happened");
 }
 
 struct World {

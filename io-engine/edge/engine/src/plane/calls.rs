@@ -17,6 +17,7 @@ pub(super) fn open_problem(error: &OpenError) -> Problem {
         OpenError::NotFound(_) => ProblemKind::NotFound,
         OpenError::InUse { .. } => ProblemKind::Busy,
         OpenError::Unsuitable { .. } => ProblemKind::InvalidArgument,
+        OpenError::NoRoom { .. } => ProblemKind::ResourceExhausted,
         OpenError::System { source, .. } => match source.kind() {
             std::io::ErrorKind::PermissionDenied => ProblemKind::PermissionDenied,
             std::io::ErrorKind::NotFound => ProblemKind::NotFound,

@@ -14,6 +14,7 @@ use block::{DeviceConfig, Health};
 use nvme_target::DeviceKey;
 use sdk::block::{Device, DeviceDriver, Geometry, Support};
 use sdk::uri::DeviceUri;
+use tokio::sync::Notify;
 use units::Blocks;
 use uuid::Uuid;
 
@@ -60,7 +61,11 @@ impl Opened {
 
 /// How each device is. Apart from the registry, because it is asked for without waiting.
 #[derive(Default)]
-pub(super) struct Condition(RwLock<BTreeMap<DeviceHandle, State>>);
+pub(super) struct Condition {
+    states: RwLock<BTreeMap<DeviceHandle, State>>,
+    /// A device went offline, or a host was told of a loss.
+    changed: Arc<Notify>,
+}
 
 enum State {
     /// Its reactor tells.
@@ -71,19 +76,28 @@ enum State {
 
 impl Condition {
     fn set(&self, handle: DeviceHandle, state: State) {
+        if let State::Watched(health) = &state {
+            let changed = Arc::clone(&self.changed);
+            health.listen(Arc::new(move || changed.notify_one()));
+        }
         // A panic while the lock is held cannot leave a half-made change: each is one insertion or removal.
-        let mut states = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut states = self.states.write().unwrap_or_else(PoisonError::into_inner);
         states.insert(handle, state);
     }
 
+    /// Waits until something is to be looked at, since the last time.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
     fn forget(&self, handle: DeviceHandle) {
-        let mut states = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut states = self.states.write().unwrap_or_else(PoisonError::into_inner);
         states.remove(&handle);
     }
 
     /// Why a device does no I/O, if it does none.
     pub(super) fn fault(&self, handle: DeviceHandle) -> Option<String> {
-        let states = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let states = self.states.read().unwrap_or_else(PoisonError::into_inner);
         match states.get(&handle)? {
             State::Watched(health) => {
                 let reason = health.offline_reason()?;
@@ -179,10 +193,13 @@ impl Plane {
         let Some(device) = opened.device.as_deref_mut() else {
             return Err(not_open(&opened.name));
         };
+        let mut loss = None;
         if let Some(key) = opened.key {
             if opened.home == home {
                 return Ok(key);
             }
+            let told = self.shards.call(opened.home, move |shard| shard.loss(key));
+            loss = told.await?;
             let closed = self
                 .shards
                 .call(opened.home, move |shard| shard.close_device(key))
@@ -195,7 +212,43 @@ impl Plane {
         self.condition.set(handle, State::Watched(health));
         opened.key = Some(key);
         opened.home = home;
+        if loss.is_some() {
+            let moved = self
+                .shards
+                .call(home, move |shard| shard.set_loss(key, loss));
+            moved.await?;
+        }
         Ok(key)
+    }
+
+    /// Open devices of which hosts are to be told of a loss, with the hosts that know.
+    pub(super) async fn told_of_losses(&self) -> Vec<(DeviceHandle, Vec<String>)> {
+        let registry = self.registry.lock().await;
+        let mut all = Vec::new();
+        for (handle, opened) in &registry.devices {
+            let Some(key) = opened.key else { continue };
+            let loss = self.shards.call(opened.home, move |shard| shard.loss(key));
+            if let Ok(Some(told)) = loss.await {
+                all.push((*handle, told));
+            }
+        }
+        all
+    }
+
+    pub(super) async fn tell_loss(
+        &self,
+        handle: DeviceHandle,
+        told: Option<Vec<String>>,
+    ) -> Result<(), Problem> {
+        let mut registry = self.registry.lock().await;
+        let opened = find(&mut registry, handle)?;
+        let Some(key) = opened.key else {
+            return Err(not_open(&opened.name));
+        };
+        let set = self
+            .shards
+            .call(opened.home, move |shard| shard.set_loss(key, told));
+        set.await
     }
 
     pub(super) async fn close(&self, handle: DeviceHandle) -> Result<(), Problem> {

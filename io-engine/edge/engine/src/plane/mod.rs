@@ -45,6 +45,7 @@ use exports::Servers;
 pub use persist::ReservationStore;
 use plugins::Transport;
 pub use plugins::{LINKED, linked};
+pub use settings::connections_within;
 pub use shards::PlaneConfig;
 use shards::Shards;
 
@@ -457,6 +458,22 @@ impl DataPlane for Plane {
         devices
             .filter_map(|(handle, opened)| Some((*handle, opened.device.as_ref()?.warning()?)))
             .collect()
+    }
+
+    async fn changed(&self) {
+        self.condition.changed().await;
+    }
+
+    async fn losses(&self) -> Vec<(DeviceHandle, Vec<String>)> {
+        self.told_of_losses().await
+    }
+
+    async fn set_loss(
+        &self,
+        handle: DeviceHandle,
+        told: Option<Vec<String>>,
+    ) -> Result<(), Problem> {
+        self.tell_loss(handle, told).await
     }
 
     async fn device_stats(&self) -> Vec<(DeviceHandle, IoStats)> {

@@ -26,7 +26,48 @@ const OVERDUE_MAX: usize = 64;
 /// How long a host may leave sent data unacknowledged before its connections are dropped.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Descriptors left to the control side where there are enough: 256 calls, 64 scrapes, the state store, plugins, and the
+/// devices' own.
+const CONTROL_DESCRIPTORS: u64 = 512;
+
+/// Connections a reactor may have in a process that may open `limit` descriptors: what the control side leaves, which could
+/// otherwise neither take a call nor store a change once hosts have them all.
+pub fn connections_within(limit: u64, reactors: usize) -> u32 {
+    let control = CONTROL_DESCRIPTORS.min(limit / 2);
+    let each = (limit - control) / reactors.max(1) as u64;
+    // A ring, an event and the listeners, and what is accepted to be counted and closed.
+    let each = each.saturating_sub(u64::from(STREAMS_BESIDE) + 16);
+    u32::try_from(each).unwrap_or(u32::MAX).max(1)
+}
+
 impl PlaneConfig {
+    /// Takes connections back to what `limit` descriptors allow; `None` has no limit. Parts of them shrink alike.
+    pub fn within_descriptors(mut self, limit: Option<u64>) -> Self {
+        let wanted = u32::try_from(self.tcp.connections_max).unwrap_or(u32::MAX);
+        let most = limit.map_or(u32::MAX, |limit| connections_within(limit, self.cpus.len()));
+        if wanted <= most {
+            return self;
+        }
+        tracing::warn!(
+            limit,
+            connections = most,
+            wanted,
+            fix = "raise the limit of open files (LimitNOFILE=, ulimit -n), or lower nvmf.connections_max",
+            "a reactor takes fewer connections than nvmf.connections_max: the rest of the descriptors is the control side's"
+        );
+        let part = |of: u32| {
+            let part = u64::from(of) * u64::from(most) / u64::from(wanted.max(1));
+            u32::try_from(part).unwrap_or(most).max(1)
+        };
+        self.target.host_qpairs_max = part(self.target.host_qpairs_max);
+        self.address_connections_max = part(self.address_connections_max);
+        self.target.controllers_max = self.target.controllers_max.min(most);
+        self.target.qpairs_max = most;
+        self.tcp.connections_max = most as usize;
+        self.reactor.limits.streams = (most + STREAMS_BESIDE).min(STREAMS_MAX);
+        self
+    }
+
     /// What `config` says, for the reactors. `firmware` is the engine's version.
     pub fn new(config: &Config, firmware: &str) -> Self {
         let nvmf = &config.nvmf;
@@ -114,5 +155,50 @@ fn tcp(nvmf: &Nvmf, queue_depth: u16) -> TcpConfig {
         data_digest: nvmf.data_digest,
         progress_timeout: Duration::from_secs(nvmf.progress_timeout_s.get().into()),
         ..TcpConfig::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use engine_config::{Environment, Overrides};
+
+    use super::*;
+
+    #[test]
+    fn a_low_limit_of_descriptors_leaves_some_to_the_control_side() {
+        assert_eq!(connections_within(1024, 1), 1024 - 512 - 80);
+        assert_eq!(connections_within(1024, 2), 256 - 80);
+        assert_eq!(connections_within(256, 1), 128 - 80);
+        assert_eq!(connections_within(0, 1), 1);
+        assert_eq!(connections_within(u64::MAX, 1), u32::MAX);
+
+        let environment = Environment {
+            home: Some("/home/u".into()),
+            cpus: vec![0],
+            ..Environment::default()
+        };
+        let text = "[nvmf]\nconnections_max = 1000\nhost_connections_max = 500\n";
+        let config = Config::parse(
+            Path::new("e.toml"),
+            text,
+            &Overrides::default(),
+            &environment,
+        );
+        let new = || PlaneConfig::new(config.as_ref().unwrap(), "1");
+        let lowered = new().within_descriptors(Some(1024));
+        assert_eq!(lowered.tcp.connections_max, 432);
+        assert_eq!(lowered.target.qpairs_max, 432);
+        assert_eq!(lowered.target.host_qpairs_max, 216);
+        assert_eq!(lowered.address_connections_max, 324);
+        assert!(lowered.reactor.limits.streams < 512);
+        for enough in [None, Some(4096)] {
+            let kept = new().within_descriptors(enough);
+            assert_eq!(
+                (kept.tcp.connections_max, kept.target.host_qpairs_max),
+                (1000, 500)
+            );
+        }
     }
 }

@@ -15,7 +15,7 @@ use nvme_target::Output;
 /// One part in this many of the arena is kept for newcomers, Connect and in-capsule data.
 const RESERVE_DIVISOR: usize = 8;
 
-/// A step of a command that waits for a buffer of `len` bytes.
+/// A step of a command that waits for a buffer for which its host is charged `len` bytes.
 pub(super) struct Waiting {
     /// Share it is charged to.
     pub(super) peer: PeerId,

@@ -7,7 +7,7 @@ use nvme_spec::opcode::nvm;
 use nvme_spec::{Cqe, Sqe};
 use nvme_target::{CmdId, CommandOrigin, DeviceKey, InCapsule, IoOp, Output, QpairId, ReplyData};
 use sdk::block::{IoError, IoResult, Submitted};
-use sdk::buf::{Buf, Payload};
+use sdk::buf::{Buf, Payload, piece_len};
 use sdk::fabric::ConnId;
 use sdk::host::Host;
 use units::BlockRange;
@@ -21,6 +21,11 @@ struct Need {
     len: usize,
     /// The device lends it: charged like a buffer, and none is taken from the arena.
     lent: bool,
+}
+
+/// Bytes a host is charged for memory of `len` bytes: what is taken from the arena, which lends whole pieces.
+const fn charge_of(len: usize, lent: bool) -> usize {
+    if lent { len } else { piece_len(len) }
 }
 
 /// The memory a step was given.
@@ -176,7 +181,9 @@ impl Shard {
         else {
             return;
         };
-        let charged = data.as_deref().map_or(0, <[u8]>::len);
+        let charged = data
+            .as_deref()
+            .map_or(0, |data| charge_of(data.len(), false));
         if charged > 0 {
             self.admission.charge(connection.peer, charged);
         }
@@ -251,6 +258,7 @@ impl Shard {
         let Some(Need { cmd, len, lent }) = self.memory_needed(&step) else {
             return;
         };
+        let charge = charge_of(len, lent);
         if len == 0 {
             self.start_step(step, None);
             return;
@@ -258,13 +266,13 @@ impl Shard {
         let Some(peer) = self.commands.of(cmd).peer else {
             return;
         };
-        let may = !self.admission.is_waiting() && self.admission.may_take(peer, len);
+        let may = !self.admission.is_waiting() && self.admission.may_take(peer, charge);
         let memory = may.then(|| self.take_memory(len, lent)).flatten();
         match memory {
-            Some(memory) => self.start_charged(cmd, peer, step, len, memory),
+            Some(memory) => self.start_charged(cmd, peer, step, charge, memory),
             None => {
                 self.commands.of(cmd).waiting = Some((WaitFor::Buffer, self.reactor.now()));
-                self.admission.wait(peer, len, step);
+                self.admission.wait(peer, charge, step);
             }
         }
     }
@@ -273,10 +281,10 @@ impl Shard {
     pub(super) fn retry_waiting(&mut self) -> bool {
         let mut served = false;
         while let Some(waiting) = self.admission.next_eligible() {
-            let Some(Need { cmd, lent, .. }) = self.memory_needed(&waiting.step) else {
+            let Some(Need { cmd, len, lent }) = self.memory_needed(&waiting.step) else {
                 continue;
             };
-            match self.take_memory(waiting.len, lent) {
+            match self.take_memory(len, lent) {
                 Some(memory) => {
                     self.start_charged(cmd, waiting.peer, waiting.step, waiting.len, memory);
                 }
@@ -303,12 +311,12 @@ impl Shard {
         cmd: CmdId,
         peer: PeerId,
         step: Output,
-        len: usize,
+        charge: usize,
         memory: Memory,
     ) {
-        self.admission.charge(peer, len);
+        self.admission.charge(peer, charge);
         let held = self.commands.of(cmd);
-        held.charged += len;
+        held.charged += charge;
         let waited = held.end_wait(self.reactor.now());
         held.waits.buffer_us = held.waits.buffer_us.saturating_add(waited);
         self.start_step(step, memory.buf());
@@ -584,5 +592,20 @@ fn target_error(error: IoError) -> nvme_target::IoError {
         IoError::Busy => nvme_target::IoError::Busy,
         IoError::CompareFailed(_) => nvme_target::IoError::CompareFailed,
         IoError::Aborted => nvme_target::IoError::Aborted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::charge_of;
+
+    #[test]
+    fn small_buffers_are_charged_for_the_pieces_they_take() {
+        assert_eq!(
+            [1, 512, 4096, 4097, 65_536].map(|len| charge_of(len, false)),
+            [4096, 4096, 4096, 8192, 65_536]
+        );
+        // What a device lends takes nothing of the arena.
+        assert_eq!(charge_of(512, true), 512);
     }
 }

@@ -12,6 +12,7 @@ use sdk::host::{Host, StreamId};
 
 use super::Shard;
 use super::admission::{HostKey, PeerId};
+use crate::peers::counted_as;
 
 /// Why a connection of an address that has all it may have is closed.
 const TOO_MANY_OF_ADDRESS: &str = "too_many_connections_of_address";
@@ -300,7 +301,7 @@ impl Shard {
 }
 
 fn address_of(peer: SocketAddr) -> IpAddr {
-    peer.ip().to_canonical()
+    counted_as(peer.ip())
 }
 
 fn stranger_at(peer: SocketAddr) -> HostKey {

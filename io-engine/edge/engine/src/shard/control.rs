@@ -160,6 +160,16 @@ impl Shard {
         Ok(placed)
     }
 
+    /// Hosts that know of a loss others are to be told of by a failed flush; `None` if there is none.
+    pub(crate) fn loss(&self, key: DeviceKey) -> Option<Vec<String>> {
+        self.devices.loss(key)
+    }
+
+    /// Hosts other than `told` are to be told of a loss by a failed flush each; with `None`, nobody is.
+    pub(crate) fn set_loss(&mut self, key: DeviceKey, told: Option<Vec<String>>) {
+        self.devices.set_loss(key, told);
+    }
+
     /// Tells a device and the namespaces on it of a new size; nothing changes if the namespaces refuse it. Their rule is one
     /// on the size alone, so the first of them refuses for all.
     pub(crate) fn resize_device(

@@ -44,7 +44,7 @@ struct Loss {
 }
 
 /// Host NQNs, the latest last.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Told(VecDeque<String>);
 
 impl Told {
@@ -351,15 +351,61 @@ impl Devices {
 
     /// Makes a flush of `host` fail for a loss before. Tells whether it is to: it is the first of that host since.
     pub(super) fn tell_loss(&mut self, key: DeviceKey, host: &str) -> bool {
-        self.slot_mut(key.0 as usize)
-            .is_some_and(|slot| slot.loss.told.add(host))
+        self.slot_mut(key.0 as usize).is_some_and(|slot| {
+            let is_new = slot.loss.told.add(host);
+            if is_new {
+                slot.device.health().tell();
+            }
+            is_new
+        })
     }
 
     /// A flush of `host` has failed, the device being lost.
     pub(super) fn note_told(&mut self, key: DeviceKey, host: &str) {
         match self.places.get_mut(key.0 as usize) {
-            Some(Place::Open(slot)) => _ = slot.told.add(host),
+            Some(Place::Open(slot)) => {
+                if slot.told.add(host) {
+                    slot.device.health().tell();
+                }
+            }
             Some(Place::Reserved(loss)) => _ = loss.told.add(host),
+            Some(Place::Free) | None => {}
+        }
+    }
+
+    /// Hosts that know of a loss others are to be told of; `None` if there is none.
+    pub(super) fn loss(&self, key: DeviceKey) -> Option<Vec<String>> {
+        let (told, later) = match self.places.get(key.0 as usize)? {
+            Place::Free => return None,
+            Place::Reserved(loss) => (loss.is_due.then_some(&loss.told)?, None),
+            Place::Open(slot) => {
+                let is_offline = slot.device.health().offline_reason().is_some();
+                match is_offline && slot.device.has_unflushed() {
+                    true => (&slot.told, None),
+                    false => (
+                        slot.loss.is_due.then_some(&slot.loss.told)?,
+                        Some(&slot.told),
+                    ),
+                }
+            }
+        };
+        let mut told = told.clone();
+        later
+            .into_iter()
+            .flat_map(|later| &later.0)
+            .for_each(|host| _ = told.add(host));
+        Some(told.0.into())
+    }
+
+    /// Hosts other than `told` are to be told of a loss; with `None`, nobody is.
+    pub(super) fn set_loss(&mut self, key: DeviceKey, told: Option<Vec<String>>) {
+        let wanted = told.map_or_else(Loss::default, |told| Loss {
+            is_due: true,
+            told: Told(told.into()),
+        });
+        match self.places.get_mut(key.0 as usize) {
+            Some(Place::Open(slot)) => slot.loss = wanted,
+            Some(Place::Reserved(loss)) => *loss = wanted,
             Some(Place::Free) | None => {}
         }
     }

@@ -232,7 +232,10 @@ fn a_full_file_system_refuses_changes_until_there_is_space_and_loses_none() {
     let refused = loop {
         match put(kept) {
             Ok(()) => kept += 1,
-            Err(error) => break error.to_string(),
+            Err(error) => {
+                assert!(error.is_full(), "{error}");
+                break error.to_string();
+            }
         }
     };
     assert!(

@@ -1,7 +1,12 @@
 //! Data through real sockets: every device kind, sizes from one block to the largest transfer, digests, several queues.
 
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+
 use crate::support::{Rig, pattern};
-use nvme_spec::Status;
+use nvme_spec::io::BlockCommand;
+use nvme_spec::opcode::nvm;
+use nvme_spec::{Sgl, Sqe, Status};
 
 fn each_device(test: impl Fn(&mut Rig, &str)) {
     for kind in ["malloc", "file"] {
@@ -111,6 +116,95 @@ fn compare_and_write_changes_what_is_as_expected_and_nothing_else() {
         let (compared, written) = client.fused_compare_write(1, 16, &old, &new).unwrap();
         assert!(compared.status.is_success() && written.status.is_success());
         assert!(client.read(1, 16, 1).unwrap() == new);
+    });
+}
+
+#[test]
+fn a_write_of_another_host_between_the_halves_of_a_pair_is_what_it_compares_with() {
+    // NVM Command Set 1.0c §2.1.3: the pair is one operation, done when both halves are there.
+    each_device(|rig, uri| {
+        let nqn = rig.serve("d", &[uri]);
+        let mut other = rig.connect(&nqn);
+        let (old, new, theirs) = (pattern(1, 512), pattern(2, 512), pattern(3, 512));
+        other.write(1, 16, &old).unwrap();
+        let (_admin, cntlid) = crate::unread::admin_queue(rig, &nqn);
+        let (mut stream, _) = crate::unread::queue(rig, &nqn, 1, cntlid);
+        // Base 2.0c §3.3.3.1: FUSE is 01b in the first half and 10b in the second.
+        let half = |opcode, cid, fuse: u8| {
+            let command = BlockCommand {
+                slba: 16,
+                blocks: 1,
+                ..BlockCommand::default()
+            };
+            let mut sqe = command.emit(opcode, cid, 1, Sgl::in_capsule(0, 512));
+            sqe.0[1] |= fuse;
+            sqe
+        };
+        let (first, second) = (half(nvm::COMPARE, 7, 1), half(nvm::WRITE, 8, 2));
+        let mut send = |sqe: &Sqe, data: &[u8]| {
+            let capsule = crate::unread::capsule(sqe, data);
+            stream.write_all(&capsule).unwrap();
+        };
+        send(&first, &old);
+        other.write(1, 16, &theirs).unwrap();
+        send(&second, &new);
+        let mut answers = BTreeMap::new();
+        for _ in 0..2 {
+            let mut answer = [0; 24];
+            stream.read_exact(&mut answer).unwrap();
+            let word = |at: usize| u16::from_le_bytes([answer[at], answer[at + 1]]);
+            // The phase bit is none of the status.
+            answers.insert(word(20), (word(22) >> 1) & 0x7ff);
+        }
+        assert_eq!(answers[&7], (2 << 8) | 0x85, "Compare Failure");
+        assert_eq!(answers[&8], u16::from(Status::ABORTED_FAILED_FUSED.sc()));
+        assert!(other.read(1, 16, 1).unwrap() == theirs, "{uri}");
+    });
+}
+
+#[test]
+fn pairs_of_several_hosts_on_one_block_are_not_torn() {
+    // A counter in a block, which each host counts up by compare and write: a pair another host's write got into would
+    // lose a count.
+    const HOSTS: u64 = 3;
+    const COUNTS: u64 = 100;
+    each_device(|rig, uri| {
+        let nqn = rig.serve("d", &[uri]);
+        let block = |count: u64| {
+            let mut block = pattern(count, 512);
+            block[..8].copy_from_slice(&count.to_le_bytes());
+            block
+        };
+        rig.connect(&nqn).write(1, 16, &block(0)).unwrap();
+        let threads: Vec<_> = (0..HOSTS)
+            .map(|host| {
+                let name =
+                    format!("nqn.2014-08.org.nvmexpress:uuid:33333333-3333-3333-3333-{host:012}");
+                let mut client = rig.connect_as(&nqn, &name, |_| {}).unwrap();
+                std::thread::spawn(move || {
+                    let mut missed = 0;
+                    for _ in 0..COUNTS {
+                        loop {
+                            let there = client.read(1, 16, 1).unwrap();
+                            let count = u64::from_le_bytes(there[..8].try_into().unwrap());
+                            assert!(there == block(count), "a torn block");
+                            let next = block(count + 1);
+                            let (compared, written) =
+                                client.fused_compare_write(1, 16, &there, &next).unwrap();
+                            assert_eq!(compared.status.is_success(), written.status.is_success());
+                            if written.status.is_success() {
+                                break;
+                            }
+                            missed += 1;
+                        }
+                    }
+                    missed
+                })
+            })
+            .collect();
+        let missed: u64 = threads.into_iter().map(|t| t.join().unwrap()).sum();
+        let there = rig.connect(&nqn).read(1, 16, 1).unwrap();
+        assert!(there == block(HOSTS * COUNTS), "{missed} missed on {uri}");
     });
 }
 

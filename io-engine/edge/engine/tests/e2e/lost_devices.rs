@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use block::stats::{CountedOp, OpStats};
-use engine::control::dataplane::{DataPlane, DeviceHandle, Problem, ProblemKind, Writers};
+use engine::control::dataplane::{
+    DataPlane, DeviceHandle, Problem, ProblemKind, SubsystemSpec, Writers,
+};
 use engine::plane::ReservationStore;
 use io_engine_perf::client::IoData;
 use io_engine_perf::{Client, ClientError, HostIdentity, SessionOptions, Target};
@@ -18,7 +20,7 @@ use nvme_spec::reservation::{Keys, ReservationCommand};
 use units::BlockSize;
 
 use crate::bench_disk::{Bench, Disk};
-use crate::support::{Records, Rig, config, pattern};
+use crate::support::{Records, Rig, config, namespace, pattern};
 
 const HOST_A: &str = "nqn.2014-08.org.nvmexpress:uuid:aaaaaaaa-0000-0000-0000-000000000001";
 const HOST_B: &str = "nqn.2014-08.org.nvmexpress:uuid:bbbbbbbb-0000-0000-0000-000000000002";
@@ -115,6 +117,81 @@ fn a_host_whose_acknowledged_writes_may_be_lost_hears_of_it_by_one_failed_flush(
     b.flush(1).unwrap_err();
     a.flush(1).unwrap();
     b.flush(1).unwrap();
+}
+
+#[test]
+fn what_hosts_are_to_be_told_is_handed_over_and_taken_back() {
+    let (mut rig, disk) = bench();
+    let nqn = rig.serve("d", &[URI]);
+    let device = rig.handle(URI);
+    let mut a = rig.connect_as(&nqn, HOST_A, |_| {}).unwrap();
+    let mut b = rig.connect_as(&nqn, HOST_B, |_| {}).unwrap();
+    a.write(1, 0, &pattern(1, 512)).unwrap();
+    assert!(rig.runtime.block_on(rig.plane.losses()).is_empty());
+    disk.set().gone = true;
+    is_not_ready(b.flush(1).unwrap_err());
+    // Whoever stores it is woken, not asked to look every now and then.
+    let woken = async { tokio::time::timeout(Duration::from_secs(20), rig.plane.changed()).await };
+    rig.runtime.block_on(woken).unwrap();
+    let told = rig.runtime.block_on(rig.plane.losses());
+    assert_eq!(told, [(device, vec![HOST_B.to_owned()])]);
+    disk.set().gone = false;
+    reopen(&rig, device).unwrap();
+    assert_eq!(rig.runtime.block_on(rig.plane.losses()), told);
+    a.flush(1).unwrap_err();
+    let both = rig.runtime.block_on(rig.plane.losses())[0].1.clone();
+    assert_eq!(both, [HOST_B, HOST_A]);
+
+    // As after a restart: another process knows it from the store.
+    let set = |told: Option<&[&str]>| {
+        let told = told.map(|told| told.iter().map(|host| (*host).to_owned()).collect());
+        rig.runtime
+            .block_on(rig.plane.set_loss(device, told))
+            .unwrap();
+    };
+    set(Some(&[HOST_A]));
+    a.flush(1).unwrap();
+    let status = b.flush(1).unwrap_err().status().unwrap();
+    assert_eq!((status.sct(), status.sc()), (2, 0x80), "Write Fault");
+    b.flush(1).unwrap();
+    set(Some(&[]));
+    set(None);
+    a.flush(1).unwrap();
+    b.flush(1).unwrap();
+    assert!(rig.runtime.block_on(rig.plane.losses()).is_empty());
+}
+
+#[test]
+fn a_loss_moves_with_its_device_to_another_reactor() {
+    let mut two = config();
+    two.cpus = vec![None, None];
+    let mut rig = Rig::with(two, Arc::default());
+    let paths = [rig.file("a", 8 << 20), rig.file("b", 8 << 20)];
+    let uris = paths.map(|path| format!("aio://{}", path.display()));
+    // The first goes to one reactor and the second to the other; a subsystem brings them together.
+    let devices = [rig.open(&uris[0]), rig.open(&uris[1])];
+    for device in devices {
+        let told = Some(vec![HOST_A.to_owned()]);
+        rig.runtime
+            .block_on(rig.plane.set_loss(device, told))
+            .unwrap();
+    }
+    let namespaces = [(1, devices[0]), (2, devices[1])];
+    let nqn = "nqn.2019-05.io.openebs:d".to_owned();
+    let spec = SubsystemSpec {
+        nqn: nqn.clone(),
+        serial: "DCS0123456789abcdef".into(),
+        allowed_hosts: None,
+        namespaces: namespaces
+            .map(|(nsid, device)| namespace(nsid, device))
+            .into(),
+    };
+    rig.runtime.block_on(rig.plane.add_subsystem(spec)).unwrap();
+    let mut b = rig.connect_as(&nqn, HOST_B, |_| {}).unwrap();
+    for nsid in [1, 2] {
+        b.flush(nsid).unwrap_err();
+        b.flush(nsid).unwrap();
+    }
 }
 
 #[test]

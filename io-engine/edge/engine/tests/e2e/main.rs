@@ -7,6 +7,7 @@ mod hostile;
 mod live_changes;
 mod logs;
 mod lost_devices;
+mod memory;
 mod nbd;
 mod restart;
 mod shares;

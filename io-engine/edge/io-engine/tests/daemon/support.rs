@@ -21,7 +21,9 @@ use io_engine_perf::{Client, ClientError, HostIdentity, SessionOptions, Target};
 pub use proto::io_engine::v1::Subsystem;
 use proto::io_engine::v1::engine_rpc_client::EngineRpcClient;
 use proto::io_engine::v1::subsystem_rpc_client::SubsystemRpcClient;
-use proto::io_engine::v1::{AddNamespaceRequest, Device, ListSubsystemsRequest};
+use proto::io_engine::v1::{
+    AddNamespaceRequest, CommandDeviceRequest, Device, ListSubsystemsRequest, RescanDeviceRequest,
+};
 pub use proto::mayastor::v1::Bdev;
 use proto::mayastor::v1::bdev_rpc_client::BdevRpcClient;
 use proto::mayastor::v1::{
@@ -348,6 +350,27 @@ impl Daemon {
         let mut client = EngineRpcClient::new(self.channel.clone());
         let reply = self.runtime.block_on(client.list_devices(()));
         reply.expect("a list").into_inner().devices
+    }
+
+    pub fn rescan(&self, name: &str, accept_loss: bool) -> Result<Device, Status> {
+        let mut client = EngineRpcClient::new(self.channel.clone());
+        let request = RescanDeviceRequest {
+            name: name.into(),
+            accept_loss,
+        };
+        let reply = self.runtime.block_on(client.rescan_device(request));
+        reply.map(tonic::Response::into_inner)
+    }
+
+    /// Gives a device a command of its own.
+    pub fn command(&self, name: &str, command: &str) {
+        let mut client = EngineRpcClient::new(self.channel.clone());
+        let request = CommandDeviceRequest {
+            name: name.into(),
+            command: command.into(),
+        };
+        let reply = self.runtime.block_on(client.command_device(request));
+        reply.expect("obeyed");
     }
 
     pub fn subsystem(&self, nqn: &str) -> Subsystem {

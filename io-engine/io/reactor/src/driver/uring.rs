@@ -75,6 +75,35 @@ fn build(sq: u32, cq: u32) -> io::Result<(IoUring, TaskRun)> {
     Ok((ring, mode))
 }
 
+/// What `build` makes of the largest sizes the kernel has the memory for. A smaller ring enters the kernel more often, and what
+/// exceeds its completion queue waits in the kernel; nothing else differs.
+fn largest<T>(cq: u32, mut build: impl FnMut(u32, u32) -> io::Result<T>) -> io::Result<T> {
+    let sizes = [
+        (SQ_ENTRIES, cq),
+        (SQ_ENTRIES, 2 * SQ_ENTRIES),
+        (256, 512),
+        (64, 128),
+    ];
+    let mut result = Err(io::ErrorKind::OutOfMemory.into());
+    for (entries, completions) in sizes {
+        result = build(entries, completions);
+        match &result {
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {}
+            Ok(_) if (entries, completions) != sizes[0] => {
+                tracing::warn!(
+                    entries,
+                    completions,
+                    fix = "raise the limit of locked memory (LimitMEMLOCK=, ulimit -l)",
+                    "io_uring is smaller than it should be: the kernel has no memory for more"
+                );
+                break;
+            }
+            Ok(_) | Err(_) => break,
+        }
+    }
+    result
+}
+
 fn build_with(mode: TaskRun, sq: u32, cq: u32) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
     builder.dontfork().setup_clamp().setup_cqsize(cq);
@@ -140,7 +169,7 @@ impl Uring {
         let cq = (limits.file_ops + limits.streams)
             .next_power_of_two()
             .clamp(2 * SQ_ENTRIES, 1 << 15);
-        let (ring, mode) = build(SQ_ENTRIES, cq)?;
+        let (ring, mode) = largest(cq, build)?;
         tracing::debug!(?mode, cq, "io_uring set up");
         Ok(Self::over(ring, stats))
     }

@@ -156,3 +156,27 @@ fn a_sleep_ends_at_its_timeout() {
         assert!(out.is_empty() && begun.elapsed() >= Duration::from_millis(5));
     }
 }
+
+#[test]
+fn a_ring_that_does_not_fit_is_made_smaller() {
+    let mut asked = Vec::new();
+    let made = largest(8192, |sq, cq| {
+        asked.push((sq, cq));
+        match cq {
+            0..=512 => Ok(cq),
+            _ => Err(Errno::NOMEM.into()),
+        }
+    });
+    assert_eq!(made.unwrap(), 512);
+    assert_eq!(asked, [(1024, 8192), (1024, 2048), (256, 512)]);
+    // Another refusal is the same for every size.
+    let mut asked = 0;
+    let refused = largest(8192, |_, _| -> io::Result<()> {
+        asked += 1;
+        Err(Errno::PERM.into())
+    });
+    assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+    assert_eq!(asked, 1);
+    let none = largest(8192, |_, _| -> io::Result<()> { Err(Errno::NOMEM.into()) });
+    assert_eq!(none.unwrap_err().kind(), io::ErrorKind::OutOfMemory);
+}
