@@ -76,7 +76,7 @@ pub(crate) fn measure(run: &Run<'_>, driver: Driver, results: &mut Results) -> R
         Driver::Epoll => "file-epoll",
     };
     let uri = format!("aio://{}?blk_size=512", file.path().display());
-    let mut servers = [start_engine(run.setup, driver, name, &uri)?];
+    let mut servers = [start_engine(run.setup, driver.contender(), name, &uri)?];
     for point in selected {
         let case = Case {
             section,
