@@ -20,8 +20,8 @@ cargo xtask <command>
         build the engine, start it with a file disk of 1 GiB exported, print the command that connects to it
   test  [--quick] [--filter TEXT]
         format, lints, every test on both drivers, then the real-kernel scenarios; --quick leaves those out
-  vm    [--list] [--keep] [SCENARIO...]
-        only the real-kernel scenarios
+  vm    [--list] [--keep] [--dynamic] [SCENARIO...]
+        only the real-kernel scenarios; --dynamic runs them with every device and transport loaded from a plugin file
   bench [OPTIONS...]
         figures against the limit of this machine and against SPDK; see cargo xtask bench --help
 ";

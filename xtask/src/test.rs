@@ -12,6 +12,10 @@ use crate::shell::{cargo, refuse_rest, say, take_flag, take_value, target_dir, t
 /// Environment variable by which tests of the engine pick the reactor's driver.
 const DRIVER_VARIABLE: &str = "IO_ENGINE_TEST_DRIVER";
 
+/// Scenarios that the tests run a second time with nothing linked into the engine: data through a file system, and a restart. The
+/// whole set takes `cargo xtask vm --dynamic`.
+const DYNAMIC_SCENARIOS: [&str; 2] = ["ext4", "crash"];
+
 /// Counts over all steps; a step that is one program counts as one.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tally {
@@ -104,7 +108,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode, String> {
     if quick {
         tally.skip("real-kernel scenarios", "--quick");
     } else {
-        scenarios(&mut tally, &scenario_names(filter.as_deref())?)?;
+        let names = scenario_names(filter.as_deref())?;
+        scenarios(&mut tally, &names)?;
+        dynamic_scenarios(&mut tally, &names)?;
     }
     say(&format!("\nran for {} s", start.elapsed().as_secs()));
     Ok(close(&tally))
@@ -116,9 +122,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode, String> {
 /// A sentence, when packages are missing or a program does not start.
 pub(crate) fn vm(arguments: &[String]) -> Result<ExitCode, String> {
     let list = arguments.iter().any(|word| word == "--list");
+    let dynamic = arguments.iter().any(|word| word == "--dynamic");
     if !list {
         packages::require()?;
-        build_release()?;
+        build_release(dynamic)?;
     }
     let succeeded = tee(vm_command().args(arguments), |_| {})?;
     Ok(if succeeded {
@@ -170,8 +177,23 @@ fn scenarios(tally: &mut Tally, names: &[String]) -> Result<(), String> {
     if names.is_empty() {
         return Ok(());
     }
-    build_release()?;
+    build_release(false)?;
     count_tests(tally, "real-kernel scenarios", vm_command().args(names))
+}
+
+/// Those of [`DYNAMIC_SCENARIOS`] that are among `names`, on an engine whose devices and transports come from files.
+fn dynamic_scenarios(tally: &mut Tally, names: &[String]) -> Result<(), String> {
+    let step = "real-kernel scenarios, every plugin from a file";
+    let chosen: Vec<&str> = DYNAMIC_SCENARIOS
+        .into_iter()
+        .filter(|name| names.iter().any(|other| other == name))
+        .collect();
+    if chosen.is_empty() {
+        return Ok(());
+    }
+    say(&format!("\n== {step}"));
+    build_release(true)?;
+    count_tests(tally, step, vm_command().arg("--dynamic").args(chosen))
 }
 
 fn scenario_names(filter: Option<&str>) -> Result<Vec<String>, String> {
@@ -195,20 +217,26 @@ fn vm_command() -> Command {
     command
 }
 
-fn build_release() -> Result<(), String> {
+/// Crates of the engine's own plugins as files.
+const PLUGIN_CRATES: [&str; 5] = [
+    "device-mem-plugin",
+    "device-uring-plugin",
+    "transport-nvmf-tcp-plugin",
+    "transport-nbd-plugin",
+    "device-fault-plugin",
+];
+
+/// Builds what the scenarios run: engine and client, and the plugins as files where they come from there.
+fn build_release(dynamic: bool) -> Result<(), String> {
     if std::env::var_os("IO_ENGINE_BIN").is_some() {
         return Ok(());
     }
-    let build = [
-        "build",
-        "--release",
-        "--quiet",
-        "-p",
-        "io-engine",
-        "-p",
-        "io-engine-client",
-    ];
-    if tee(&mut cargo(&build), |_| {})? {
+    let mut build = cargo(&["build", "--release", "--quiet"]);
+    build.args(["-p", "io-engine", "-p", "io-engine-client"]);
+    for name in PLUGIN_CRATES.into_iter().filter(|_| dynamic) {
+        build.args(["-p", name]);
+    }
+    if tee(&mut build, |_| {})? {
         Ok(())
     } else {
         Err("the engine did not build".into())

@@ -116,6 +116,18 @@ pub(crate) const FILE: [Point; 6] = [
     write(4, 32),
 ];
 
+/// Points over NBD, measured against other servers with `fio` as the client.
+pub(crate) const NBD: [Point; 8] = [
+    read(4, 1),
+    read(4, 32),
+    write(4, 1),
+    write(4, 32),
+    read(128, 1),
+    read(128, 32),
+    write(128, 1),
+    write(128, 32),
+];
+
 /// Expected latency that serving a file over TCP adds to one I/O at depth 1, in µs.
 ///
 /// One bare round trip on loopback (9.1 µs), one ring submission (1 µs), parsing and dispatch (0.5 µs). The wake after the

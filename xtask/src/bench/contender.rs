@@ -41,12 +41,18 @@ pub(crate) enum Contender {
     Ours,
     /// The engine on its epoll driver.
     Epoll,
+    /// The engine with nothing linked in: devices and transports from files.
+    Dynamic,
     /// A bare TCP pair that moves the same bytes and does nothing else.
     Limit,
     /// SPDK's `nvmf_tgt`.
     Spdk,
     /// `fio` on the bare file; it is its own initiator.
     Fio,
+    /// `nbdkit memory`.
+    Nbdkit,
+    /// `qemu-storage-daemon` with a file on tmpfs.
+    Qemu,
 }
 
 impl Contender {
@@ -55,9 +61,12 @@ impl Contender {
         match self {
             Self::Ours => "ours",
             Self::Epoll => "epoll",
+            Self::Dynamic => "dynamic",
             Self::Limit => "limit",
             Self::Spdk => "SPDK",
             Self::Fio => "fio",
+            Self::Nbdkit => "nbdkit",
+            Self::Qemu => "qemu",
         }
     }
 }
@@ -106,6 +115,12 @@ pub(crate) struct Server {
     pub(crate) target: Target,
 }
 
+impl AsMut<Process> for Server {
+    fn as_mut(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
 /// Which loop the engine runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Driver {
@@ -121,33 +136,67 @@ impl Driver {
             Self::Epoll => "epoll",
         }
     }
+
+    /// The contender an engine on this driver is.
+    pub(crate) const fn contender(self) -> Contender {
+        match self {
+            Self::Uring => Contender::Ours,
+            Self::Epoll => Contender::Epoll,
+        }
+    }
 }
 
-/// Starts the engine with one device and exports it.
-///
-/// `device` is the URI the device is made from; `name` is its name and must be what the URI gives it.
-pub(crate) fn start_engine(
+/// Files of the engine's own plugins, as the release build makes them, in the order they are loaded.
+pub(crate) const PLUGIN_FILES: [&str; 5] = [
+    "libdevice_mem_plugin.so",
+    "libdevice_uring_plugin.so",
+    "libtransport_nvmf_tcp_plugin.so",
+    "libtransport_nbd_plugin.so",
+    "libdevice_fault_plugin.so",
+];
+
+/// An engine to start.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EngineSpec<'a> {
+    /// `Ours`, `Epoll` or `Dynamic`.
+    pub(crate) contender: Contender,
+    /// Name of its files.
+    pub(crate) name: &'static str,
+    /// URI of a device it is to export over NVMe/TCP from its start on.
+    pub(crate) device: Option<&'a str>,
+    /// Socket it is to serve NBD at.
+    pub(crate) nbd: Option<&'a Path>,
+}
+
+/// Where an engine listens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ports {
+    pub(crate) nvmf: SocketAddr,
+    pub(crate) grpc: SocketAddr,
+    metrics: SocketAddr,
+}
+
+impl Ports {
+    fn free() -> Result<Self, Error> {
+        Ok(Self {
+            nvmf: free_address()?,
+            grpc: free_address()?,
+            metrics: free_address()?,
+        })
+    }
+}
+
+/// Starts an engine; it may not listen when this returns.
+pub(crate) fn launch_engine(
     setup: &Setup,
-    driver: Driver,
-    name: &'static str,
-    device: &str,
-) -> Result<Server, Error> {
-    let contender = match driver {
-        Driver::Uring => Contender::Ours,
-        Driver::Epoll => Contender::Epoll,
-    };
-    let state = setup.work.join(format!("{name}.state"));
+    spec: &EngineSpec<'_>,
+) -> Result<(Process, Ports), Error> {
+    let state = setup.work.join(format!("{}.state", spec.name));
     renew_directory(&state)?;
-    let address = free_address()?;
-    let config = setup.work.join(format!("{name}.toml"));
-    let text = engine_config(
-        &state,
-        driver,
-        address,
-        free_address()?,
-        free_address()?,
-        device,
-    );
+    let ports = Ports::free()?;
+    let config = setup.work.join(format!("{}.toml", spec.name));
+    let files = PLUGIN_FILES.map(|file| setup.binary(file));
+    let text = engine_config(spec, &state, ports, &files);
     fs::write(&config, text).map_err(|source| Error::Machine {
         operation: "write",
         path: config.clone(),
@@ -155,16 +204,34 @@ pub(crate) fn start_engine(
     })?;
     // The reactor pins itself to the server's core, and the engine keeps its control threads off the reactors' cores.
     let program = Program::new(
-        name,
+        spec.name,
         setup.binary("io-engine"),
         INITIATOR_CORE,
         &["--config"],
     )
     .with(config)
     .on_both_cores();
-    let mut process = Process::start(&program, &setup.work)?;
+    Ok((Process::start(&program, &setup.work)?, ports))
+}
+
+/// Starts the engine that `contender` is with one device and exports it.
+///
+/// `device` is the URI the device is made from; `name` is its name and must be what the URI gives it.
+pub(crate) fn start_engine(
+    setup: &Setup,
+    contender: Contender,
+    name: &'static str,
+    device: &str,
+) -> Result<Server, Error> {
+    let spec = EngineSpec {
+        contender,
+        name,
+        device: Some(device),
+        nbd: None,
+    };
+    let (mut process, ports) = launch_engine(setup, &spec)?;
     let target = Target {
-        address,
+        address: ports.nvmf,
         nqn: format!("{ENGINE_NQN_PREFIX}{}", exported_name(device)),
     };
     // Listening is not enough: the device may be exported a moment later.
@@ -188,26 +255,38 @@ fn exported_name(uri: &str) -> &str {
     }
 }
 
-/// Configuration of an engine under measurement: one reactor, one exported device, defaults for the rest but the
-/// queue depth, which must hold 128 commands at once.
-fn engine_config(
-    state: &Path,
-    driver: Driver,
-    nvmf: SocketAddr,
-    grpc: SocketAddr,
-    metrics: SocketAddr,
-    device: &str,
-) -> String {
+/// Configuration of an engine under measurement: one reactor, defaults for the rest but the queue depth, which must hold
+/// 128 commands at once. `files` are the plugins of one that has none linked in.
+fn engine_config(spec: &EngineSpec<'_>, state: &Path, ports: Ports, files: &[PathBuf]) -> String {
+    let Ports {
+        nvmf,
+        grpc,
+        metrics,
+    } = ports;
+    let driver = match spec.contender {
+        Contender::Epoll => Driver::Epoll,
+        _ => Driver::Uring,
+    };
     let driver = driver.name();
-    format!(
+    let mut text = format!(
         "state_dir = {state:?}\n\
          [reactors]\ncpus = \"{SERVER_CORE}\"\ndriver = \"{driver}\"\n\
          [nvmf]\nlisten = [\"{nvmf}\"]\ntcp_congestion = \"{CONGESTION_CONTROL}\"\nqueue_depth_max = {QUEUE_DEPTH}\n\
          in_capsule_bytes = {IN_CAPSULE_BYTES}\n\
          [grpc]\nlisten = \"{grpc}\"\n\
-         [metrics]\nlisten = \"{metrics}\"\n\
-         [[device]]\nuri = {device:?}\nshare = true\n"
-    )
+         [metrics]\nlisten = \"{metrics}\"\n"
+    );
+    if spec.contender == Contender::Dynamic {
+        text.push_str(&format!("[plugins]\nbuilt_in = false\nfiles = {files:?}\n"));
+    }
+    if let Some(socket) = spec.nbd {
+        let address = format!("unix://{}", socket.display());
+        text.push_str(&format!("[nbd]\nlisten = [{address:?}]\n"));
+    }
+    if let Some(device) = spec.device {
+        text.push_str(&format!("[[device]]\nuri = {device:?}\nshare = true\n"));
+    }
+    text
 }
 
 /// URI of the RAM disk, for a device called `name`.
@@ -397,28 +476,58 @@ pub(crate) fn renew_directory(directory: &Path) -> Result<(), Error> {
 mod tests {
     use super::*;
 
+    fn told(contender: Contender, device: Option<&str>, nbd: Option<&Path>) -> String {
+        let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let ports = Ports {
+            nvmf: address(1),
+            grpc: address(2),
+            metrics: address(3),
+        };
+        let spec = EngineSpec {
+            contender,
+            name: "disk",
+            device,
+            nbd,
+        };
+        engine_config(&spec, Path::new("/tmp/s t"), ports, &["/b/libx.so".into()])
+    }
+
+    fn has_lines(text: &str, lines: &[&str]) {
+        for line in lines {
+            assert!(text.lines().any(|found| found == *line), "{line} in {text}");
+        }
+    }
+
     #[test]
     fn engine_is_told_everything_the_method_fixes() {
-        let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let text = engine_config(
-            Path::new("/tmp/s t"),
-            Driver::Epoll,
-            address(1),
-            address(2),
-            address(3),
-            &malloc_uri("disk"),
+        let text = told(Contender::Epoll, Some(&malloc_uri("disk")), None);
+        has_lines(
+            &text,
+            &[
+                "state_dir = \"/tmp/s t\"",
+                "cpus = \"0\"",
+                "driver = \"epoll\"",
+                "listen = [\"127.0.0.1:1\"]",
+                "tcp_congestion = \"reno\"",
+                "uri = \"malloc:///disk?size_mb=256&blk_size=512\"",
+                "share = true",
+            ],
         );
-        for line in [
-            "state_dir = \"/tmp/s t\"",
-            "cpus = \"0\"",
-            "driver = \"epoll\"",
-            "listen = [\"127.0.0.1:1\"]",
-            "tcp_congestion = \"reno\"",
-            "uri = \"malloc:///disk?size_mb=256&blk_size=512\"",
-            "share = true",
-        ] {
-            assert!(text.lines().any(|found| found == line), "{line} in {text}");
-        }
+        assert!(!text.contains("plugins") && !text.contains("nbd"), "{text}");
+    }
+
+    #[test]
+    fn the_dynamic_one_has_everything_from_files() {
+        let text = told(Contender::Dynamic, None, Some(Path::new("/w/n.sock")));
+        has_lines(
+            &text,
+            &[
+                "driver = \"uring\"",
+                "built_in = false",
+                "files = [\"/b/libx.so\"]",
+                "listen = [\"unix:///w/n.sock\"]",
+            ],
+        );
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub(crate) fn engine(setup: &Setup, driver: Driver) -> Result<Idle, Error> {
         Driver::Uring => ("idle-uring", "ours, one host connected"),
         Driver::Epoll => ("idle-epoll", "ours on epoll, one host connected"),
     };
-    let server = start_engine(setup, driver, name, &malloc_uri(name))?;
+    let server = start_engine(setup, driver.contender(), name, &malloc_uri(name))?;
     let mut host = IdleHost::connect(&server.target)?;
     setup.interrupt.pause(SETTLE)?;
     let pid = server.process.id();

@@ -178,7 +178,7 @@ fn whole_seconds(timing: Timing) -> Timing {
     }
 }
 
-fn unreadable(program: &'static str, log: &Path) -> Error {
+pub(crate) fn unreadable(program: &'static str, log: &Path) -> Error {
     Error::Unreadable {
         program,
         log: log.to_owned(),
@@ -326,7 +326,7 @@ fn parse_spdk(printed: &str) -> Option<Figures> {
 }
 
 /// Figures in the JSON of `fio`, with its own processor time as the server's.
-fn parse_fio(printed: &str, operation: Operation) -> Option<Sample> {
+pub(crate) fn parse_fio(printed: &str, operation: Operation) -> Option<Sample> {
     let value = json_object(printed)?;
     let job = value.pointer("/jobs/0")?;
     let side = match operation {

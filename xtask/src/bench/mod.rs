@@ -16,6 +16,7 @@ mod host;
 mod idle;
 mod load;
 mod machine;
+mod nbd;
 mod options;
 mod process;
 mod procfs;
@@ -25,6 +26,7 @@ mod results;
 mod rounds;
 mod served_file;
 mod stats;
+mod table_call;
 
 use std::fmt;
 use std::fs;
@@ -33,7 +35,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use error::Error;
 
-use cases::{FILE, MALLOC};
+use cases::{FILE, MALLOC, NBD};
 use contender::{Driver, Setup, SpdkMachine};
 use counters::Counters;
 use load::{Initiator, Timing};
@@ -79,7 +81,11 @@ pub(crate) fn run(args: &[String]) -> Result<(), Error> {
 
 /// Names of all cases the options select.
 fn case_names(options: &Options) -> Vec<String> {
-    let ram = [Initiator::Ours, Initiator::Spdk].map(Section::Ram);
+    let ram = [
+        Section::Ram(Initiator::Ours),
+        Section::Ram(Initiator::Spdk),
+        Section::Plugins,
+    ];
     let ram = ram
         .iter()
         .flat_map(|section| MALLOC.iter().map(|(point, _)| section.case_name(*point)));
@@ -87,15 +93,20 @@ fn case_names(options: &Options) -> Vec<String> {
     let file = file
         .iter()
         .flat_map(|section| FILE.iter().map(|point| section.case_name(*point)));
-    let idle = IDLE_CASES.iter().map(|name| (*name).to_owned());
-    ram.chain(file)
-        .chain(idle)
+    let nbd = NBD.iter().map(|point| Section::Nbd.case_name(*point));
+    let others = IDLE_CASES.iter().chain(&[TABLE_CALL_CASE]);
+    ram.chain(nbd)
+        .chain(file)
+        .chain(others.map(|name| (*name).to_owned()))
         .filter(|name| options.selects(name))
         .collect()
 }
 
 /// Names of the idle cases: the engine on either driver, and SPDK.
 const IDLE_CASES: [&str; 3] = ["idle/uring", "idle/epoll", "idle/spdk"];
+
+/// Name of the case of a call through a plugin's table.
+const TABLE_CALL_CASE: &str = "table-call";
 
 /// Checks that everything the run needs is there, before anything is started.
 fn prepare(options: &Options) -> Result<Setup, Error> {
@@ -108,11 +119,22 @@ fn prepare(options: &Options) -> Result<Setup, Error> {
     for name in ["taskset", "setpriv"] {
         require_program(name, "install util-linux: apt-get install util-linux")?;
     }
-    if case_names(options)
-        .iter()
-        .any(|name| name.starts_with("file/"))
-    {
+    let names = case_names(options);
+    let has = |section: &str| names.iter().any(|name| name.starts_with(section));
+    if has("file/") {
         require_program("fio", "install it: apt-get install fio")?;
+    }
+    if has("nbd/") {
+        for (name, fix) in nbd::PROGRAMS {
+            require_program(name, fix)?;
+        }
+        let client = binaries.join("io-engine-client");
+        require(&client, "build it: cargo build --release")?;
+    }
+    if has("plugins/") {
+        for file in contender::PLUGIN_FILES {
+            require(&binaries.join(file), "build it: cargo build --release")?;
+        }
     }
     let spdk = spdk_tree(options)?;
     let work = target.join("bench");
@@ -226,15 +248,21 @@ fn measure(setup: &Setup, options: &Options, results: &mut Results) -> Result<()
             measure: options.measure,
         },
     };
-    ram::measure(&run, Initiator::Ours, results)?;
+    ram::measure(&run, Section::Ram(Initiator::Ours), results)?;
     if setup.spdk.is_some() {
-        ram::measure(&run, Initiator::Spdk, results)?;
+        ram::measure(&run, Section::Ram(Initiator::Spdk), results)?;
     }
+    ram::measure(&run, Section::Plugins, results)?;
+    nbd::measure(&run, results)?;
     served_file::measure(&run, Driver::Uring, results)?;
     if options.allows(Selectable::Epoll) {
         served_file::measure(&run, Driver::Epoll, results)?;
     }
-    measure_idle(&run, results)
+    measure_idle(&run, results)?;
+    if options.selects(TABLE_CALL_CASE) {
+        results.table_calls = table_call::measure(setup)?;
+    }
+    Ok(())
 }
 
 /// What every part of a run needs.
@@ -310,7 +338,7 @@ mod tests {
         let names = case_names(&options(""));
         assert_eq!(
             names.len(),
-            2 * MALLOC.len() + 2 * FILE.len() + IDLE_CASES.len()
+            3 * MALLOC.len() + NBD.len() + 2 * FILE.len() + IDLE_CASES.len() + 1
         );
         for (index, name) in names.iter().enumerate() {
             assert!(!names[..index].contains(name), "{name} appears twice");

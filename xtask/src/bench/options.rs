@@ -19,8 +19,9 @@ cargo xtask bench [options]: ratios of this engine to its peers, measured in tur
   --list             print the names of the cases and stop
   --help             print this and stop
 
-It measures the release binaries (`cargo build --release`) and takes about 40 minutes with SPDK, on an otherwise idle
-machine with two cores. SPDK_DIR in the environment names an SPDK tree with build/bin/nvmf_tgt and spdk_nvme_perf;
+It measures the release binaries (`cargo build --release`) and takes about an hour with SPDK, on an otherwise idle
+machine with two cores. Cases: malloc (RAM disk over NVMe/TCP), plugins (linked in against loaded from files; take --pairs
+30), nbd (against nbdkit and qemu-storage-daemon), file, idle, table-call. SPDK_DIR in the environment names an SPDK tree with build/bin/nvmf_tgt and spdk_nvme_perf;
 measuring it takes root: hugepages and the system's congestion control are changed for the run and put back.
 ";
 

@@ -38,10 +38,15 @@ impl CpuReading {
         })
     }
 
+    /// Processor time used from `self` to `later`.
+    pub(crate) fn used_until(self, later: Self) -> Duration {
+        later.used.saturating_sub(self.used)
+    }
+
     /// Share of one core used from `self` to `later`; 1.0 is a whole core.
     pub(crate) fn share_until(self, later: Self) -> f64 {
         let wall = later.at.duration_since(self.at).as_secs_f64();
-        let used = later.used.saturating_sub(self.used).as_secs_f64();
+        let used = self.used_until(later).as_secs_f64();
         if wall > 0.0 { used / wall } else { 0.0 }
     }
 }

@@ -1,12 +1,12 @@
-//! The RAM-disk cases: the engine on both drivers, the limit pair and SPDK, side by side.
+//! The RAM-disk cases: the engine on both drivers, the limit pair and SPDK, side by side; and the engine with its plugins
+//! linked in beside the one that has them from files.
 
 use std::time::Duration;
 
 use super::Run;
 use super::cases::{MALLOC, Operation, Point};
 use super::contender::{
-    Contender, DISK_MIB, Driver, Server, SpdkDisk, malloc_uri, start_engine, start_limit,
-    start_spdk,
+    Contender, DISK_MIB, Server, SpdkDisk, malloc_uri, start_engine, start_limit, start_spdk,
 };
 use super::error::Error;
 use super::load::{self, Initiator, Sample, Timing};
@@ -26,13 +26,12 @@ const FILL: Point = Point {
 const FILL_FOR: Duration = Duration::from_secs(3);
 const _: () = assert!(DISK_MIB <= 256);
 
-/// Measures the selected points with `initiator`, adding a case each to `results`.
-pub(crate) fn measure(
-    run: &Run<'_>,
-    initiator: Initiator,
-    results: &mut Results,
-) -> Result<(), Error> {
-    let section = Section::Ram(initiator);
+/// Measures the selected points of `section`, which is one of a RAM disk, adding a case each to `results`.
+pub(crate) fn measure(run: &Run<'_>, section: Section, results: &mut Results) -> Result<(), Error> {
+    let initiator = match section {
+        Section::Ram(initiator) => initiator,
+        Section::Plugins | Section::Nbd | Section::File(_) => Initiator::Ours,
+    };
     let selected: Vec<_> = MALLOC
         .iter()
         .filter(|(point, _)| run.options.selects(&section.case_name(*point)))
@@ -40,7 +39,7 @@ pub(crate) fn measure(
     if selected.is_empty() {
         return Ok(());
     }
-    let mut servers = start_all(run, initiator)?;
+    let mut servers = start_all(run, section)?;
     fill(run, &mut servers)?;
     for (point, prediction) in selected {
         let case = Case {
@@ -55,23 +54,22 @@ pub(crate) fn measure(
     Ok(())
 }
 
-/// Starts the contenders that `initiator` can load, each left frozen.
-fn start_all(run: &Run<'_>, initiator: Initiator) -> Result<Vec<Server>, Error> {
+/// Starts the contenders of `section`, each left frozen.
+fn start_all(run: &Run<'_>, section: Section) -> Result<Vec<Server>, Error> {
     let mut servers = Vec::new();
     let mut add = |server: Server| {
         servers.push(server);
         give_turn(&mut servers, None);
     };
-    add(start_engine(
-        run.setup,
-        Driver::Uring,
-        "ours",
-        &malloc_uri("ours"),
-    )?);
-    if initiator == Initiator::Ours {
+    let start = |contender, name| start_engine(run.setup, contender, name, &malloc_uri(name));
+    add(start(Contender::Ours, "ours")?);
+    if section == Section::Plugins {
+        add(start(Contender::Dynamic, "dynamic")?);
+        return Ok(servers);
+    }
+    if section == Section::Ram(Initiator::Ours) {
         if run.options.allows(Selectable::Epoll) {
-            let uri = malloc_uri("epoll");
-            add(start_engine(run.setup, Driver::Epoll, "epoll", &uri)?);
+            add(start(Contender::Epoll, "epoll")?);
         }
         if run.options.allows(Selectable::Limit) {
             add(start_limit(run.setup)?);

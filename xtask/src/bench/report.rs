@@ -8,8 +8,8 @@ use super::cases::{FILE_ADDED_US, IDLE_CPU_PERCENT, IDLE_RESIDENT_MIB};
 use super::contender::{Contender, Driver};
 use super::load::Initiator;
 use super::results::{
-    Case, FILE_ADDED_US_MAX, IDLE_CPU_PERCENT_MAX, IDLE_RESIDENT_MIB_MAX, Idle, Measured, Results,
-    Section,
+    Case, FILE_ADDED_US_MAX, IDLE_CPU_PERCENT_MAX, IDLE_RESIDENT_MIB_MAX, Idle, Measured,
+    NBD_CPU_RATIO_MAX, PLUGINS_RATIO, Results, Section, TABLE_CALL_NS_MAX, TableCall,
 };
 use super::stats::Median;
 
@@ -26,6 +26,14 @@ pub(crate) fn markdown(results: &Results) -> String {
             cost_table(&mut out, initiator, &cases);
         }
     }
+    let plugins = of_section(results, Section::Plugins);
+    if !plugins.is_empty() {
+        plugins_table(&mut out, &plugins);
+    }
+    let nbd = of_section(results, Section::Nbd);
+    if !nbd.is_empty() {
+        nbd_table(&mut out, &nbd);
+    }
     for driver in [Driver::Uring, Driver::Epoll] {
         let files = of_section(results, Section::File(driver));
         if !files.is_empty() {
@@ -34,6 +42,9 @@ pub(crate) fn markdown(results: &Results) -> String {
     }
     if !results.idle.is_empty() {
         idle_table(&mut out, &results.idle);
+    }
+    if !results.table_calls.is_empty() {
+        table_call_table(&mut out, &results.table_calls);
     }
     out
 }
@@ -131,6 +142,123 @@ fn cost_table(out: &mut String, initiator: Initiator, cases: &[&Case]) {
                 each(&|measured| measured.syscalls, 2),
                 each(&|measured| measured.allocations, 3),
                 each(&median(|sample| sample.latency_us), 1),
+            ],
+        );
+    }
+}
+
+/// The engine with its plugins from files, against the one that has them linked in.
+fn plugins_table(out: &mut String, cases: &[&Case]) {
+    let (low, high) = PLUGINS_RATIO;
+    heading(
+        out,
+        &format!(
+            "Plugins from files (dynamic) against plugins linked in (ours), io-engine-perf; goal: interval within {low:.2} to {high:.2}"
+        ),
+        &[
+            "point",
+            "ours K IOPS",
+            "dynamic K IOPS",
+            "dynamic / ours",
+            "CPU µs ours / dynamic",
+            "CPU dynamic / ours",
+        ],
+    );
+    let (ours, dynamic) = (Contender::Ours, Contender::Dynamic);
+    for case in cases {
+        let ratio = case.ratio(dynamic, ours).map_or_else(dash, |median| {
+            let interval = median.interval.unwrap_or((0.0, f64::INFINITY));
+            let is_met = interval.0 >= low && interval.1 <= high;
+            format!("{}{}", with_interval(median, 3), mark(is_met))
+        });
+        let cpu_ratio = case.cpu_ratio(dynamic, ours);
+        row(
+            out,
+            &[
+                case.point.to_string(),
+                kiops(case, ours),
+                kiops(case, dynamic),
+                ratio,
+                format!("{} / {}", cpu(case, ours, 2), cpu(case, dynamic, 2)),
+                cpu_ratio.map_or_else(dash, |median| with_interval(median, 3)),
+            ],
+        );
+    }
+}
+
+/// The engine over NBD, against other servers.
+fn nbd_table(out: &mut String, cases: &[&Case]) {
+    heading(
+        out,
+        "NBD over a Unix socket, fio: thousand I/Os a second; the CPU goal is against the faster of the two",
+        &[
+            "point",
+            "ours",
+            "nbdkit",
+            "qemu",
+            "ours / nbdkit",
+            "ours / qemu",
+            "CPU µs ours / nbdkit / qemu",
+            "CPU ours / faster",
+        ],
+    );
+    let (ours, nbdkit, qemu) = (Contender::Ours, Contender::Nbdkit, Contender::Qemu);
+    for case in cases {
+        let better = case.best_of(&[nbdkit, qemu]);
+        let cpu_ratio = better.and_then(|better| case.cpu_ratio(ours, better));
+        let cpu_ratio = cpu_ratio.map_or_else(dash, |median| {
+            let mark = mark(median.value <= NBD_CPU_RATIO_MAX);
+            let goal = NBD_CPU_RATIO_MAX;
+            format!("{}, goal ≤ {goal:.2}{mark}", with_interval(median, 2))
+        });
+        row(
+            out,
+            &[
+                case.point.to_string(),
+                kiops(case, ours),
+                kiops(case, nbdkit),
+                kiops(case, qemu),
+                ratio(case, ours, nbdkit),
+                ratio(case, ours, qemu),
+                [ours, nbdkit, qemu]
+                    .map(|contender| cpu(case, contender, 2))
+                    .join(" / "),
+                cpu_ratio,
+            ],
+        );
+    }
+}
+
+/// Operations as trait objects and through tables.
+fn table_call_table(out: &mut String, calls: &[TableCall]) {
+    heading(
+        out,
+        "A call through a plugin's table: an operation of `null` without and with it",
+        &[
+            "operation",
+            "ns without",
+            "ns with",
+            "ns for the table",
+            "instructions without / with",
+        ],
+    );
+    for call in calls {
+        let added = call.tables_ns - call.direct_ns;
+        row(
+            out,
+            &[
+                call.operation.clone(),
+                format!("{:.1}", call.direct_ns),
+                format!("{:.1}", call.tables_ns),
+                format!(
+                    "{added:.1}, goal ≤ {TABLE_CALL_NS_MAX:.0}{}",
+                    mark(added <= TABLE_CALL_NS_MAX)
+                ),
+                format!(
+                    "{} / {}",
+                    number(call.direct_instructions, 0),
+                    number(call.tables_instructions, 0)
+                ),
             ],
         );
     }
@@ -237,6 +365,14 @@ fn kiops(case: &Case, contender: Contender) -> String {
     number(median.map(|median| median.value / 1000.0), 1)
 }
 
+/// Processor time of one I/O, in µs.
+fn cpu(case: &Case, contender: Contender, digits: usize) -> String {
+    let median = case
+        .of(contender)
+        .and_then(|measured| measured.median(|sample| sample.cpu_us));
+    number(median.map(|median| median.value), digits)
+}
+
 /// A ratio with its interval, and with its goal where ours has one.
 fn ratio(case: &Case, above: Contender, below: Contender) -> String {
     let Some(median) = case.ratio(above, below) else {
@@ -335,7 +471,20 @@ pub(crate) fn samples(results: &Results) -> Value {
             })
         })
         .collect();
-    json!({ "notes": results.notes, "cases": cases, "idle": idle })
+    let table_calls: Vec<Value> = results
+        .table_calls
+        .iter()
+        .map(|call| {
+            json!({
+                "operation": call.operation,
+                "direct_ns": call.direct_ns,
+                "tables_ns": call.tables_ns,
+                "direct_instructions": call.direct_instructions,
+                "tables_instructions": call.tables_instructions,
+            })
+        })
+        .collect();
+    json!({ "notes": results.notes, "cases": cases, "idle": idle, "table_calls": table_calls })
 }
 
 fn measured_value(measured: &Measured) -> Value {

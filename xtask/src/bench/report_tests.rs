@@ -1,7 +1,7 @@
 //! What the report looks like.
 
 use super::*;
-use crate::bench::cases::{FILE, MALLOC};
+use crate::bench::cases::{FILE, MALLOC, NBD};
 use crate::bench::load::Sample;
 
 fn measured(contender: Contender, iops: f64) -> Measured {
@@ -82,9 +82,35 @@ fn every_row_has_as_many_cells_as_its_heading() {
             measured(Contender::Fio, 10_000.0),
         ],
     };
+    let plugins = Case {
+        section: Section::Plugins,
+        point: MALLOC[0].0,
+        prediction: None,
+        measured: vec![
+            measured(Contender::Ours, 100_000.0),
+            measured(Contender::Dynamic, 94_000.0),
+        ],
+    };
+    let nbd = Case {
+        section: Section::Nbd,
+        point: NBD[0],
+        prediction: None,
+        measured: vec![
+            measured(Contender::Ours, 40_000.0),
+            measured(Contender::Nbdkit, 50_000.0),
+            measured(Contender::Qemu, 20_000.0),
+        ],
+    };
     let results = Results {
         notes: vec!["a note".to_owned()],
-        cases: vec![ram_case(), file],
+        cases: vec![ram_case(), plugins, nbd, file],
+        table_calls: vec![TableCall {
+            operation: "flush".to_owned(),
+            direct_ns: 2.0,
+            tables_ns: 14.5,
+            direct_instructions: Some(20.0),
+            tables_instructions: None,
+        }],
         idle: vec![Idle {
             server: "ours, one host connected",
             cpu_percent: 0.2,
@@ -107,6 +133,22 @@ fn every_row_has_as_many_cells_as_its_heading() {
         "{text}"
     );
     assert!(text.contains("| 250 | 120 | < 200 **missed** |"), "{text}");
+    assert!(
+        text.contains("| 0.940 [0.940, 0.940] **missed** | 10.00 / 10.64 | 1.064"),
+        "{text}"
+    );
+    assert!(
+        text.contains(
+            "| 40.0 | 50.0 | 20.0 | 0.80 [0.80, 0.80], goal 0.95 **missed** \
+             | 2.00 [2.00, 2.00], goal 0.95 | 25.00 / 20.00 / 50.00 \
+             | 1.25 [1.25, 1.25], goal ≤ 1.00 **missed** |"
+        ),
+        "{text}"
+    );
+    assert!(
+        text.contains("| flush | 2.0 | 14.5 | 12.5, goal ≤ 20 | 20 / – |"),
+        "{text}"
+    );
 }
 
 #[test]

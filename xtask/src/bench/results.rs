@@ -30,6 +30,10 @@ impl Measured {
     fn rates(&self) -> Vec<f64> {
         self.samples.iter().map(|sample| sample.iops).collect()
     }
+
+    fn costs(&self) -> Vec<f64> {
+        self.samples.iter().map(|sample| sample.cpu_us).collect()
+    }
 }
 
 /// Where a case belongs.
@@ -37,6 +41,10 @@ impl Measured {
 pub(crate) enum Section {
     /// RAM disk, loaded by this initiator.
     Ram(Initiator),
+    /// RAM disk, plugins linked in against plugins from files.
+    Plugins,
+    /// RAM disk over NBD, loaded by `fio`.
+    Nbd,
     /// File served by the engine on this driver, against `fio`.
     File(Driver),
 }
@@ -46,6 +54,8 @@ impl Section {
     pub(crate) fn name(self) -> String {
         match self {
             Self::Ram(initiator) => format!("malloc/{}", initiator.name()),
+            Self::Plugins => "plugins".to_owned(),
+            Self::Nbd => "nbd".to_owned(),
             Self::File(driver) => format!("file/{}", driver.name()),
         }
     }
@@ -53,8 +63,9 @@ impl Section {
     /// The contender whose figures its cases are about.
     pub(crate) const fn subject(self) -> Contender {
         match self {
-            Self::Ram(_) | Self::File(Driver::Uring) => Contender::Ours,
+            Self::Ram(_) | Self::Nbd | Self::File(Driver::Uring) => Contender::Ours,
             Self::File(Driver::Epoll) => Contender::Epoll,
+            Self::Plugins => Contender::Dynamic,
         }
     }
 
@@ -87,6 +98,24 @@ impl Case {
         stats::median(&ratios)
     }
 
+    /// Processor time of the server for one I/O, `above` over `below`, paired by round.
+    pub(crate) fn cpu_ratio(&self, above: Contender, below: Contender) -> Option<Median> {
+        let ratios = stats::pair_ratios(&self.of(above)?.costs(), &self.of(below)?.costs());
+        stats::median(&ratios)
+    }
+
+    /// Whoever of `contenders` has the highest median rate.
+    pub(crate) fn best_of(&self, contenders: &[Contender]) -> Option<Contender> {
+        let rate = |contender| {
+            let median = self.of(contender)?.median(|sample| sample.iops)?;
+            Some((median.value, contender))
+        };
+        let rates = contenders.iter().copied().filter_map(rate);
+        rates
+            .max_by(|one, other| one.0.total_cmp(&other.0))
+            .map(|(_, contender)| contender)
+    }
+
     /// Mean latency of the served file less that of `fio`, paired by round, in µs.
     pub(crate) fn added_latency_us(&self) -> Option<Median> {
         let (ours, bare) = (self.of(self.section.subject())?, self.of(Contender::Fio)?);
@@ -108,11 +137,20 @@ impl Case {
             (Section::Ram(Initiator::Spdk), Contender::Spdk) => Some(1.1),
             (Section::Ram(Initiator::Ours), Contender::Limit) if is_alone => Some(0.8),
             (Section::File(Driver::Uring), Contender::Fio) if !is_alone => Some(0.95),
-            (Section::Ram(_) | Section::File(_), _) => None,
+            // Of the better one; of the other it follows.
+            (Section::Nbd, Contender::Nbdkit | Contender::Qemu) => Some(0.95),
+            // That of `Plugins` is an interval, see [`PLUGINS_RATIO`].
+            (Section::Ram(_) | Section::Plugins | Section::Nbd | Section::File(_), _) => None,
         }
     }
 }
 
+/// Between these the interval of the ratio of plugins from files to those linked in should lie.
+pub(crate) const PLUGINS_RATIO: (f64, f64) = (0.95, 1.05);
+/// Highest ratio of processor time for one I/O to that of the better NBD server.
+pub(crate) const NBD_CPU_RATIO_MAX: f64 = 1.0;
+/// Highest cost of a call through a table, in ns.
+pub(crate) const TABLE_CALL_NS_MAX: f64 = 20.0;
 /// Highest latency that serving a file may add at depth 1, in µs.
 pub(crate) const FILE_ADDED_US_MAX: f64 = 20.0;
 /// Highest share of a core for an idle engine with a connected host, in percent.
@@ -140,6 +178,20 @@ pub(crate) struct Results {
     pub(crate) notes: Vec<String>,
     pub(crate) cases: Vec<Case>,
     pub(crate) idle: Vec<Idle>,
+    pub(crate) table_calls: Vec<TableCall>,
+}
+
+/// An operation of a device as a trait object and through its tables.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct TableCall {
+    /// Which, such as "lent read".
+    pub(crate) operation: String,
+    /// Time of one, in ns.
+    pub(crate) direct_ns: f64,
+    pub(crate) tables_ns: f64,
+    /// Instructions of one, where they could be counted.
+    pub(crate) direct_instructions: Option<f64>,
+    pub(crate) tables_instructions: Option<f64>,
 }
 
 #[cfg(test)]
@@ -207,6 +259,29 @@ mod tests {
             case(Section::File(Driver::Uring), 1, Vec::new()).goal(Contender::Fio),
             Some(0.95)
         );
+        let nbd = case(Section::Nbd, 0, Vec::new());
+        assert_eq!(nbd.goal(Contender::Nbdkit), Some(0.95));
+        assert_eq!(nbd.goal(Contender::Qemu), Some(0.95));
+        let plugins = case(Section::Plugins, 0, Vec::new());
+        assert_eq!(plugins.goal(Contender::Ours), None);
+    }
+
+    #[test]
+    fn the_better_one_is_the_one_with_the_higher_rate() {
+        let nbd = case(
+            Section::Nbd,
+            0,
+            vec![
+                measured(Contender::Ours, &[100.0]),
+                measured(Contender::Nbdkit, &[20.0]),
+                measured(Contender::Qemu, &[30.0]),
+            ],
+        );
+        let others = [Contender::Nbdkit, Contender::Qemu];
+        assert_eq!(nbd.best_of(&others), Some(Contender::Qemu));
+        assert_eq!(nbd.best_of(&[Contender::Fio]), None);
+        let cpu = nbd.cpu_ratio(Contender::Ours, Contender::Qemu).unwrap();
+        assert_eq!(cpu.value, 1.0);
     }
 
     #[test]

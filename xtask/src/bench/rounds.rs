@@ -4,9 +4,9 @@
 //! rotates from round to round, so that what one leaves behind (heat, caches, a neighbour's burst) does not always meet
 //! the same successor.
 
-use super::contender::Server;
 use super::error::Error;
 use super::load::Sample;
+use super::process::Process;
 
 /// Measures `count` contenders over `rounds` rounds. `turn` measures the contender of the index it is given.
 ///
@@ -30,14 +30,14 @@ pub(crate) fn alternate(
 }
 
 /// Thaws the server of `index` and freezes all others; `None` freezes all.
-pub(crate) fn give_turn(servers: &mut [Server], index: Option<usize>) {
+pub(crate) fn give_turn<S: AsMut<Process>>(servers: &mut [S], index: Option<usize>) {
     for (position, server) in servers.iter_mut().enumerate() {
         if Some(position) != index {
-            server.process.freeze();
+            server.as_mut().freeze();
         }
     }
     if let Some(server) = index.and_then(|index| servers.get_mut(index)) {
-        server.process.thaw();
+        server.as_mut().thaw();
     }
 }
 

@@ -78,7 +78,7 @@ pub(crate) fn measure(run: &Run<'_>, driver: Driver, results: &mut Results) -> R
         Driver::Epoll => "file-epoll",
     };
     let uri = format!("aio://{}?blk_size=512", file.path().display());
-    let mut servers = vec![start_engine(run.setup, driver, name, &uri)?];
+    let mut servers = vec![start_engine(run.setup, driver.contender(), name, &uri)?];
     if let Some(tree) = &run.setup.spdk {
         // A polling server must not burn the core while the next one starts.
         give_turn(&mut servers, None);

@@ -4,7 +4,9 @@
 //! takes a slot and gives it back, and enters a guard: about 60 stores and loads that hit the cache and two indirect
 //! calls, 10 to 20 ns at 3 GHz.
 //!
-//! `cargo bench -p plugin-host --bench line`; with `--instructions` once through, for counting by callgrind.
+//! `cargo bench -p plugin-host --bench line`. `--json` prints a line of JSON for each operation; `--instructions OPERATION WAY
+//! COUNT` does nothing but COUNT operations one WAY (`direct` or `tables`), for counting by callgrind. `cargo xtask bench --only
+//! table-call` does both.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -71,32 +73,58 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
+/// Times `operations` operations; nanoseconds for one.
+type Timed = fn(&mut dyn Queue, &mut TestHost, u64) -> f64;
+
+const TIMED: [(&str, Timed); 2] = [("lent read", reads), ("flush", flushes)];
+
+/// Does what is to be counted.
+fn count(operation: &str, way: &str, count: &str) {
+    let mut host = TestHost::new();
+    let device = match way {
+        "direct" => direct(),
+        "tables" => through_tables(),
+        _ => panic!("{way} is neither direct nor tables"),
+    };
+    let mut queue = queue(device, &mut host);
+    let known = TIMED.iter().find(|(name, _)| *name == operation);
+    let (_, run) = known.expect("an operation of this benchmark");
+    run(
+        &mut *queue,
+        &mut host,
+        count.parse().expect("a number of operations"),
+    );
+}
+
 #[expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(at) = arguments.iter().position(|word| word == "--instructions") {
+        let [operation, way, operations] = &arguments[at + 1..at + 4] else {
+            panic!("--instructions OPERATION WAY COUNT");
+        };
+        count(operation, way, operations);
+        return;
+    }
+    let is_json = arguments.iter().any(|word| word == "--json");
     let mut host = TestHost::new();
     let mut direct = queue(direct(), &mut host);
     let mut tables = queue(through_tables(), &mut host);
-    if std::env::args().any(|arg| arg == "--instructions") {
-        reads(&mut *direct, &mut host, 1000);
-        reads(&mut *tables, &mut host, 1000);
-        return;
-    }
-    for (what, run) in [
-        (
-            "lent read",
-            reads as fn(&mut dyn Queue, &mut TestHost, u64) -> f64,
-        ),
-        ("flush", flushes),
-    ] {
+    for (what, run) in TIMED {
         let (mut without, mut with) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             without.push(run(&mut *direct, &mut host, OPERATIONS));
             with.push(run(&mut *tables, &mut host, OPERATIONS));
         }
         let (without, with) = (median(without), median(with));
-        println!(
-            "{what}: {without:.1} ns as a trait object, {with:.1} ns through tables: {:.1} ns for the line",
-            with - without
-        );
+        match is_json {
+            true => println!(
+                "{{\"operation\":\"{what}\",\"direct_ns\":{without:.2},\"tables_ns\":{with:.2}}}"
+            ),
+            false => println!(
+                "{what}: {without:.1} ns as a trait object, {with:.1} ns through tables: {:.1} ns for the line",
+                with - without
+            ),
+        }
     }
 }
