@@ -95,9 +95,9 @@ impl Engine {
     /// Forgets the loss of a device that is gone.
     pub(super) async fn forget_loss(&self, name: &str) -> Result<(), Problem> {
         let _alone = self.losses.lock().await;
-        match self.write().losses.remove(name) {
-            Some(_) => {}
-            None => return Ok(()),
+        let was_there = self.write().losses.remove(name).is_some();
+        if !was_there {
+            return Ok(());
         }
         self.persist(vec![Change::RemoveLoss(name.to_owned())])
             .await
