@@ -44,7 +44,8 @@ pub use drivers::check_uri;
 use exports::Servers;
 pub use persist::ReservationStore;
 use plugins::Transport;
-pub use plugins::{LINKED, linked};
+pub use plugins::{LINKED, linked, linked_into};
+pub use settings::isolation;
 pub use shards::PlaneConfig;
 use shards::Shards;
 

@@ -1,5 +1,6 @@
 //! The daemon as an operator meets it: started, used over its API and NVMe/TCP, killed, stopped, started wrongly.
 
+mod plugins;
 mod stopping;
 mod support;
 mod unit;
