@@ -104,6 +104,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode, String> {
     for driver in drivers {
         cargo_tests(&mut tally, driver, filter.as_deref())?;
     }
+    layout_tests(&mut tally, filter.as_deref())?;
     replay_corpora(&mut tally, filter.as_deref())?;
     if quick {
         tally.skip("real-kernel scenarios", "--quick");
@@ -148,6 +149,21 @@ fn cargo_tests(tally: &mut Tally, driver: &str, filter: Option<&str>) -> Result<
     let mut command = cargo(&["test", "--workspace", "--no-fail-fast", "--quiet"]);
     command.args(filter).env(DRIVER_VARIABLE, driver);
     count_tests(tally, &format!("tests, driver {driver}"), &mut command)
+}
+
+/// The check of plugins' root modules, which is a feature.
+fn layout_tests(tally: &mut Tally, filter: Option<&str>) -> Result<(), String> {
+    say("\n== layouts of plugins");
+    let mut command = cargo(&[
+        "test",
+        "--quiet",
+        "--package",
+        "plugin-host",
+        "--features",
+        "layout",
+    ]);
+    command.args(["--test", "layout"]).args(filter);
+    count_tests(tally, "layouts of plugins", &mut command)
 }
 
 /// Feeds every committed fuzz input to its target, on the stable toolchain.

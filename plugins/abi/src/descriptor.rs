@@ -16,6 +16,7 @@ pub const IOE_STAMPS_MAX: usize = 24;
 
 /// What a table looked like when the plugin was built.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IoeStamp {
     /// `IOE_TABLE_*`.
@@ -34,6 +35,7 @@ pub struct IoeStamp {
 
 /// Who a plugin is. Texts are UTF-8, padded with zero bytes.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeDescriptor {
     /// [`IOE_MAGIC`].
@@ -68,6 +70,7 @@ pub struct IoeDescriptor {
 
 /// The note, as it lies in the file.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeNote {
     /// Bytes of the name.

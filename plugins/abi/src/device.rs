@@ -10,6 +10,7 @@ use crate::value::{
 
 /// Opens devices of certain URI schemes.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeDriver {
     /// Operations.
@@ -20,6 +21,7 @@ pub struct IoeDriver {
 
 /// Operations of a driver. Any thread may call them, also at the same time.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeDriverTable {
     /// Bytes of this table.
@@ -47,6 +49,7 @@ pub struct IoeDriverTable {
 
 /// An open device.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeDevice {
     /// Operations.
@@ -57,6 +60,7 @@ pub struct IoeDevice {
 
 /// Operations of a device, on the control path: they may block. Any thread, never two at a time.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeDeviceTable {
     /// Bytes of this table.
@@ -112,6 +116,7 @@ pub struct IoeDeviceTable {
 
 /// A queue of a device.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeQueue {
     /// Operations.
@@ -122,6 +127,7 @@ pub struct IoeQueue {
 
 /// Operations of a queue, on its reactor; none blocks. `drop` of a queue that was never started may come from any thread.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeQueueTable {
     /// Bytes of this table.

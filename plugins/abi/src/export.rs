@@ -10,6 +10,7 @@ use crate::value::{
 
 /// A protocol.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeExportDriver {
     /// Operations.
@@ -20,6 +21,7 @@ pub struct IoeExportDriver {
 
 /// Operations of a protocol. Any thread may call them, also at the same time. All required.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeExportDriverTable {
     /// Bytes of this table.
@@ -44,6 +46,7 @@ pub struct IoeExportDriverTable {
 
 /// How a server is run.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeExportSettings {
     /// Bytes of this struct.
@@ -64,6 +67,7 @@ pub struct IoeExportSettings {
 
 /// A running server.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeExportServer {
     /// Operations.
@@ -74,6 +78,7 @@ pub struct IoeExportServer {
 
 /// Operations of a server, on the control path. Any thread, never two at a time. All required.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeExportServerTable {
     /// Bytes of this table.
@@ -97,6 +102,7 @@ pub struct IoeExportServerTable {
 
 /// A server's part on one reactor.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeExport {
     /// Operations.
@@ -107,6 +113,7 @@ pub struct IoeExport {
 
 /// A device to be served.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeVolume {
     /// Bytes of this struct.
@@ -127,6 +134,7 @@ pub struct IoeVolume {
 
 /// What an export asks for or tells.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeExportEvent {
     /// Bytes of this struct.
@@ -147,6 +155,7 @@ pub struct IoeExportEvent {
 
 /// Operations of a server's part on its reactor; none blocks. All required.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeExportTable {
     /// Bytes of this table.

@@ -7,6 +7,7 @@ use crate::value::{IoeAddress, IoeBuf, IoeFailure, IoeSegment, IoeStr, IoeText};
 
 /// A transport.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeFabricDriver {
     /// Operations.
@@ -17,6 +18,7 @@ pub struct IoeFabricDriver {
 
 /// Operations of a transport. Any thread may call them, also at the same time.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeFabricDriverTable {
     /// Bytes of this table.
@@ -41,6 +43,7 @@ pub struct IoeFabricDriverTable {
 
 /// Limits of a transport on one reactor.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IoeFabricSettings {
     /// Bytes of this struct.
@@ -63,6 +66,7 @@ pub struct IoeFabricSettings {
 
 /// A transport on one reactor.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeFabric {
     /// Operations.
@@ -73,6 +77,7 @@ pub struct IoeFabric {
 
 /// What happened on a transport.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeFabricEvent {
     /// Bytes of this struct.
@@ -101,6 +106,7 @@ pub struct IoeFabricEvent {
 
 /// An answer to a command.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeFabricAnswer {
     /// Bytes of this struct.
@@ -121,6 +127,7 @@ pub struct IoeFabricAnswer {
 
 /// A connection taken over from another reactor.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IoeAttached {
     /// Its name here.
@@ -133,6 +140,7 @@ pub struct IoeAttached {
 
 /// Operations of a transport on its reactor; none blocks. All required.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeFabricTable {
     /// Bytes of this table.

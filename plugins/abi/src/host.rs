@@ -7,6 +7,7 @@ use crate::value::{IoeBuf, IoeDone, IoeFailure, IoeFileOp, IoeIoVec, IoeStr, Ioe
 
 /// The engine, as one plugin sees it. Valid as long as the process; any thread may use it.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeEngine {
     /// Operations.
@@ -17,6 +18,7 @@ pub struct IoeEngine {
 
 /// Operations of the engine.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeEngineTable {
     /// Bytes of this table.
@@ -80,6 +82,7 @@ pub struct IoeEngineTable {
 
 /// A reactor, for the length of one call into the plugin.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeHost {
     /// Operations.
@@ -90,6 +93,7 @@ pub struct IoeHost {
 
 /// Operations of a reactor. None blocks. Ids of closed objects are answered like closed ones.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeHostTable {
     /// Bytes of this table.

@@ -8,6 +8,7 @@ use crate::value::{IoeFailure, IoeStr, IoeText};
 
 /// A kind of pool.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoePoolDriver {
     /// Operations.
@@ -18,6 +19,7 @@ pub struct IoePoolDriver {
 
 /// What a pool is to be.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoePoolSpec {
     /// Bytes of this struct.
@@ -36,6 +38,7 @@ pub struct IoePoolSpec {
 
 /// Operations of a kind of pool. Any thread may call them, also at the same time; they may block. All required.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoePoolDriverTable {
     /// Bytes of this table.
@@ -68,6 +71,7 @@ pub struct IoePoolDriverTable {
 
 /// An open pool.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoePool {
     /// Operations.
@@ -78,6 +82,7 @@ pub struct IoePool {
 
 /// How full a pool is.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IoePoolUsage {
     /// Bytes of this struct.
@@ -98,6 +103,7 @@ pub struct IoePoolUsage {
 
 /// A volume, snapshot or clone of a pool.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoePoolVolume {
     /// Bytes of this struct.
@@ -118,6 +124,7 @@ pub struct IoePoolVolume {
 
 /// Operations of a pool: they may block. Any thread, never two at a time. All required.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoePoolTable {
     /// Bytes of this table.

@@ -16,6 +16,7 @@ pub type IoeEntry = unsafe extern "C" fn(engine: *const IoeEngine, plugin: *mut 
 /// What a plugin brings. Arrays and everything in them are valid as long as the process. The engine fills in `size` and
 /// zeroes the rest before the call.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoePlugin {
     /// Bytes of this struct.

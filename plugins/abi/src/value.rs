@@ -4,6 +4,7 @@ use core::ffi::c_void;
 
 /// UTF-8 text lent for the call; not terminated.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeStr {
     /// First byte; null only with `len` 0.
@@ -14,6 +15,7 @@ pub struct IoeStr {
 
 /// Room for text or bytes the callee writes. What does not fit is cut off, text at a whole character.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeText {
     /// Room, of the caller.
@@ -27,6 +29,7 @@ pub struct IoeText {
 /// A buffer with one owner. Whoever has it may read and write `capacity` bytes and passes it on or releases it, once.
 /// Belongs to the reactor it came from: never released on another thread.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeBuf {
     /// First byte, aligned to 4096. Null stands for no buffer.
@@ -43,6 +46,7 @@ pub struct IoeBuf {
 
 /// How a lent segment is shared and given back. Called on the thread the segment was lent on.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeSegmentOps {
     /// One more holder.
@@ -53,6 +57,7 @@ pub struct IoeSegmentOps {
 
 /// Bytes lent for reading. They do not change until released.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeSegment {
     /// First byte.
@@ -69,6 +74,7 @@ pub struct IoeSegment {
 
 /// A run of blocks.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IoeRange {
     /// First block.
@@ -79,6 +85,7 @@ pub struct IoeRange {
 
 /// Size of a device.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IoeGeometry {
     /// Bytes in a block: 512 or 4096.
@@ -91,6 +98,7 @@ pub struct IoeGeometry {
 
 /// What a device does beyond reading, writing and flushing.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IoeCapabilities {
     /// Bytes of this struct.
@@ -109,6 +117,7 @@ pub struct IoeCapabilities {
 
 /// An operation on a device.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeOp {
     /// Bytes of this struct.
@@ -129,6 +138,7 @@ pub struct IoeOp {
 
 /// How an operation ended.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeDone {
     /// Bytes of this struct.
@@ -152,6 +162,7 @@ pub struct IoeDone {
 
 /// A file operation.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeFileOp {
     /// Bytes of this struct.
@@ -172,6 +183,7 @@ pub struct IoeFileOp {
 
 /// A file operation that ended.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeFileDone {
     /// Bytes of this struct.
@@ -190,6 +202,7 @@ pub struct IoeFileDone {
 
 /// Why something was refused, in words. The caller lends the room.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeFailure {
     /// Bytes of this struct.
@@ -206,6 +219,7 @@ pub struct IoeFailure {
 
 /// An IP address and port.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IoeAddress {
     /// `IOE_ADDRESS_*`.
@@ -222,6 +236,7 @@ pub struct IoeAddress {
 
 /// A piece of memory to receive into or send from; laid out as the system's `struct iovec`.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy)]
 pub struct IoeIoVec {
     /// First byte.
@@ -232,6 +247,7 @@ pub struct IoeIoVec {
 
 /// A run of blocks with one status.
 #[repr(C)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IoeExtent {
     /// How long it is.

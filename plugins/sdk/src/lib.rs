@@ -1,7 +1,7 @@
 //! What a plugin author sees: the contracts of devices and fabrics, and the operations a reactor lends.
 //!
-//! A plugin implements [`block::DeviceDriver`] (block devices by URI scheme), [`fabric::Fabric`] (an NVMe-oF transport)
-//! or [`export::ExportDriver`] (another protocol over the engine's devices). It owns no thread and makes no blocking call on the data path: files, sockets, buffers and time are lent
+//! A plugin implements [`block::DeviceDriver`] (block devices by URI scheme), [`fabric::Fabric`] (an NVMe-oF transport),
+//! [`export::ExportDriver`] (another protocol over the engine's devices) or [`pool::PoolDriver`] (pools of volumes). It owns no thread and makes no blocking call on the data path: files, sockets, buffers and time are lent
 //! by the reactor that runs it, through [`host::Host`]; other devices, a store, counters and the log by the engine, through
 //! [`services::Services`].
 //!
@@ -22,6 +22,7 @@ pub mod fabric;
 pub mod host;
 pub mod memory;
 pub mod plugin;
+pub mod pool;
 pub mod services;
 pub mod text;
 pub mod uri;

@@ -8,11 +8,12 @@
 //!
 //! The line puts the descriptor into the file and exports the entry, both with the guard against panics.
 
-use abi::{IOE_KIND_DEVICE, IOE_KIND_EXPORT, IOE_KIND_FABRIC};
+use abi::{IOE_KIND_DEVICE, IOE_KIND_EXPORT, IOE_KIND_FABRIC, IOE_KIND_POOL};
 
 use crate::block::DeviceDriver;
 use crate::export::ExportDriver;
 use crate::fabric::FabricDriver;
+use crate::pool::PoolDriver;
 
 /// Makes a plugin's objects of one kind; called once.
 pub type Makes<T> = fn() -> Vec<Box<T>>;
@@ -34,6 +35,8 @@ pub struct Plugin {
     pub fabrics: Option<Makes<dyn FabricDriver>>,
     /// Makes its protocols.
     pub exports: Option<Makes<dyn ExportDriver>>,
+    /// Makes its kinds of pool.
+    pub pools: Option<Makes<dyn PoolDriver>>,
 }
 
 impl Plugin {
@@ -47,6 +50,7 @@ impl Plugin {
             devices: None,
             fabrics: None,
             exports: None,
+            pools: None,
         }
     }
 
@@ -61,6 +65,9 @@ impl Plugin {
         }
         if self.exports.is_some() {
             kinds |= IOE_KIND_EXPORT;
+        }
+        if self.pools.is_some() {
+            kinds |= IOE_KIND_POOL;
         }
         kinds
     }
@@ -94,5 +101,26 @@ macro_rules! export_plugin {
             // SAFETY: the engine's arguments, passed on.
             unsafe { $crate::bridge::enter(engine, plugin, &$plugin) }
         }
+
+        $crate::export_layout!();
     };
+}
+
+/// Exports the root module of `abi_stable` (feature `layout` of this crate); a part of [`export_plugin!`](crate::export_plugin).
+#[cfg(feature = "layout")]
+#[macro_export]
+macro_rules! export_layout {
+    () => {
+        /// The tables as `abi_stable` describes them.
+        #[unsafe(export_name = "_1as_0lib_1header_0root_bmodule_bloader")]
+        pub static IO_ENGINE_LAYOUT: $crate::bridge::layout::Header =
+            $crate::bridge::layout::header();
+    };
+}
+
+/// Exports nothing: this crate is built without its feature `layout`; a part of [`export_plugin!`](crate::export_plugin).
+#[cfg(not(feature = "layout"))]
+#[macro_export]
+macro_rules! export_layout {
+    () => {};
 }

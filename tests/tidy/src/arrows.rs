@@ -116,6 +116,16 @@ pub const THIRD_PARTY: &[(&str, &str, &str)] = &[
         "the check over every structure on disk, with the processor's instruction; no system call, no state",
     ),
     (
+        "abi",
+        "abi_stable",
+        "feature `layout`, off by default: describes the same tables for a check at load",
+    ),
+    (
+        "sdk",
+        "abi_stable",
+        "feature `layout`, off by default: the root module with that description",
+    ),
+    (
         "sdk",
         "percent-encoding",
         "decodes device URIs; no dependencies",

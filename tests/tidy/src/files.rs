@@ -43,6 +43,10 @@ pub const UNSAFE_PLACES: &[(&str, &str)] = &[
         "loads files and calls their entry",
     ),
     (
+        "io-engine/io/plugin-host/src/isolate/loan.rs",
+        "lends a reactor's buffers to a plugin on another (docs/adr/0005)",
+    ),
+    (
         "plugins/sdk/src/buf/chunk.rs",
         "maps the areas devices lend from (docs/adr/0003)",
     ),

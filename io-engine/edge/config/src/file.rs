@@ -116,6 +116,7 @@ pub(crate) struct PluginsFile {
     pub(crate) built_in: Option<bool>,
     pub(crate) files: Option<Vec<PathBuf>>,
     pub(crate) directories: Option<Vec<PathBuf>>,
+    pub(crate) isolate: Option<Vec<String>>,
     pub(crate) load_timeout_s: Option<LoadTimeoutS>,
 }
 

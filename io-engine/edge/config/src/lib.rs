@@ -26,6 +26,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -181,6 +182,8 @@ pub struct Plugins {
     pub files: Vec<PathBuf>,
     /// Directories whose `*.so` are loaded after them, in order.
     pub directories: Vec<PathBuf>,
+    /// Names of plugins that get a reactor of their own, loaded or not.
+    pub isolate: BTreeSet<String>,
     /// Time a child process has to load one, before this one does.
     pub load_timeout_s: LoadTimeoutS,
 }

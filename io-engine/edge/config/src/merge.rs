@@ -128,6 +128,7 @@ fn plugins(tree: PluginsFile, environment: &Environment) -> Plugins {
         built_in: tree.built_in.unwrap_or(true),
         files: tree.files.unwrap_or_default(),
         directories,
+        isolate: tree.isolate.unwrap_or_default().into_iter().collect(),
         load_timeout_s: tree.load_timeout_s.unwrap_or(limits::LOAD_TIMEOUT_S),
     }
 }

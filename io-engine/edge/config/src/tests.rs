@@ -77,6 +77,7 @@ fn every_key_arrives() {
         built_in = false
         files = ["/srv/one.so"]
         directories = ["/srv/plugins"]
+        isolate = ["acme-device", "acme-device"]
         load_timeout_s = 4
         [[device]]
         uri = "malloc:///m?size_mb=64"
@@ -120,6 +121,7 @@ fn every_key_arrives() {
     assert!(!config.plugins.built_in);
     assert_eq!(config.plugins.files, [Path::new("/srv/one.so")]);
     assert_eq!(config.plugins.directories, [Path::new("/srv/plugins")]);
+    assert!(config.plugins.isolate.iter().eq(["acme-device"]));
     assert_eq!(config.plugins.load_timeout_s.get(), 4);
     assert!(config.devices[0].share);
     assert_eq!(config.memory.ram_disks_bytes_max, Some(512 << 20));

@@ -52,6 +52,8 @@ fn show_plugin(plugin: PluginInfo) -> Plugin {
         transports: plugin.transports,
         protocols: plugin.protocols,
         faults: plugin.faults,
+        isolated: plugin.isolated,
+        pools: plugin.pools,
         counters: plugin.counters.into_iter().map(counter).collect(),
     }
 }

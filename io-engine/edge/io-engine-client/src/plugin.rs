@@ -41,7 +41,12 @@ pub(crate) async fn run(context: Context, command: cli::Plugin) -> Result<(), Fa
 }
 
 fn serves(plugin: &Plugin) -> String {
-    let all = [&plugin.schemes, &plugin.transports, &plugin.protocols];
+    let all = [
+        &plugin.schemes,
+        &plugin.transports,
+        &plugin.protocols,
+        &plugin.pools,
+    ];
     all.map(|names| names.join(","))
         .into_iter()
         .filter(|names| !names.is_empty())
@@ -53,9 +58,16 @@ fn from(plugin: &Plugin) -> String {
     plugin.path.clone().unwrap_or_else(|| "built in".to_owned())
 }
 
+fn isolated(plugin: &Plugin) -> String {
+    match plugin.isolated {
+        true => "yes".to_owned(),
+        false => "no".to_owned(),
+    }
+}
+
 fn list(reply: &ListPluginsResponse) -> Table {
     let mut table = Table::new(&[
-        "NAME", "VERSION", "KINDS", "SERVES", "ABI", ">FAULTS", "FROM",
+        "NAME", "VERSION", "KINDS", "SERVES", "ABI", ">FAULTS", "ISOLATED", "FROM",
     ]);
     for plugin in &reply.plugins {
         table.row(vec![
@@ -65,6 +77,7 @@ fn list(reply: &ListPluginsResponse) -> Table {
             serves(plugin),
             plugin.abi.clone(),
             plugin.faults.to_string(),
+            isolated(plugin),
             from(plugin),
         ]);
     }
@@ -81,6 +94,7 @@ fn info(plugin: &Plugin) -> Table {
         ("serves", serves(plugin)),
         ("abi", plugin.abi.clone()),
         ("from", from(plugin)),
+        ("isolated", isolated(plugin)),
         ("faults", plugin.faults.to_string()),
     ];
     let counters = plugin.counters.iter();
@@ -105,6 +119,7 @@ mod tests {
             transports: vec!["x".into()],
             abi: "1.0".into(),
             faults: 3,
+            isolated: true,
             counters: vec![proto::io_engine::v1::PluginCounter {
                 name: "injected".into(),
                 value: 12,
@@ -116,7 +131,9 @@ mod tests {
         })
         .render(false);
         assert!(
-            text.contains("fault,slow,x") && text.contains("built in"),
+            ["fault,slow,x", "built in", "ISOLATED", "yes"]
+                .iter()
+                .all(|word| text.contains(word)),
             "{text}"
         );
         let text = info(&plugin).render(false);

@@ -35,9 +35,12 @@ fn probe_by_myself(deadline: Duration) -> Result<Probe, Fatal> {
 fn load(config: &Config) -> Result<(PluginHost, Vec<Refusal>), Fatal> {
     let deadline = Duration::from_secs(config.plugins.load_timeout_s.get().into());
     let probe = Some(probe_by_myself(deadline)?);
+    let host = PluginHost::new(probe, None).isolating(engine::plane::isolation(config));
     let host = match config.plugins.built_in {
-        true => engine::plane::linked(probe, None),
-        false => PluginHost::new(probe, None),
+        true => {
+            engine::plane::linked_into(host).map_err(|refusal| Fatal::Other(refusal.to_string()))?
+        }
+        false => host,
     };
     let refusals = host.load_all(&Search {
         files: config.plugins.files.clone(),
@@ -56,9 +59,14 @@ pub(crate) fn start(config: &Config, environment: &Environment) -> Result<Plugin
         tracing::error!("{refusal}");
     }
     for plugin in host.plugins() {
-        let (name, version) = (&plugin.name, &plugin.version);
+        let (name, version, isolated) = (&plugin.name, &plugin.version, plugin.isolated);
         if let Source::File(path) = &plugin.source {
-            tracing::info!(%name, %version, path = %path.display(), "plugin loaded");
+            tracing::info!(%name, %version, path = %path.display(), isolated, "plugin loaded");
+        }
+    }
+    for name in &config.plugins.isolate {
+        if host.plugin(name).is_none() {
+            tracing::info!(%name, "a plugin to be isolated is not there (plugins.isolate); it will be when it is loaded");
         }
     }
     host.watch().map_err(|error| {
@@ -157,12 +165,17 @@ fn row(plugin: &PluginInfo) -> String {
         plugin.schemes.as_slice(),
         &plugin.transports,
         &plugin.protocols,
+        &plugin.pools,
     ]
     .concat()
     .join(",");
     let from = match &plugin.source {
         Source::Linked => "built in".to_owned(),
         Source::File(path) => path.display().to_string(),
+    };
+    let from = match plugin.isolated {
+        true => format!("{from} (isolated)"),
+        false => from,
     };
     let abi = format!("{}.{}", plugin.abi.0, plugin.abi.1);
     format!(

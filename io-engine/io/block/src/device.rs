@@ -247,7 +247,11 @@ impl BlockDevice {
             self.stats.timeouts += 1;
             self.give_up(index, now, IoError::Timeout);
             if self.overdue > self.config.overdue_max {
-                self.take_offline(now, "too many operations never completed");
+                let reason = match self.config.overdue_max {
+                    0 => "an operation did not end by its deadline",
+                    _ => "too many operations never completed",
+                };
+                self.take_offline(now, reason);
                 return;
             }
         }

@@ -11,11 +11,13 @@ use sdk::bridge::{Blocked, EngineContext, Faults, Imported, Watch, import_linked
 use sdk::export::ExportDriver;
 use sdk::fabric::FabricDriver;
 use sdk::plugin::Plugin;
+use sdk::pool::PoolDriver;
 use sdk::services::Services;
 use sdk::uri::{DeviceUri, UriError};
 
 use crate::check::check;
 use crate::elf::{Descriptor, read};
+use crate::isolate::{IsolatedDriver, Isolation, Seat};
 use crate::load;
 use crate::memory::{Ledger, MemoryLimits};
 use crate::probe::Probe;
@@ -58,6 +60,10 @@ pub struct PluginInfo {
     pub transports: Vec<String>,
     /// Protocols it brings.
     pub protocols: Vec<String>,
+    /// Kinds of pool it brings.
+    pub pools: Vec<String>,
+    /// Whether its devices' queues are on a reactor of its own.
+    pub isolated: bool,
     /// Broken promises since it was loaded.
     pub faults: u64,
     /// Its counters.
@@ -70,6 +76,7 @@ pub struct PluginHost {
     shared: Arc<Shared>,
     probe: Option<Probe>,
     store: Option<Arc<dyn Store>>,
+    isolation: Option<Arc<Isolation>>,
 }
 
 /// What plugins may ask for.
@@ -85,6 +92,7 @@ struct Table {
     drivers: BTreeMap<String, (usize, Arc<dyn DeviceDriver>)>,
     fabrics: BTreeMap<String, (usize, Arc<dyn FabricDriver>)>,
     exports: BTreeMap<String, (usize, Arc<dyn ExportDriver>)>,
+    pools: BTreeMap<String, (usize, Arc<dyn PoolDriver>)>,
 }
 
 struct Loaded {
@@ -95,9 +103,21 @@ struct Loaded {
     objects: Objects,
     /// Not unloaded.
     is_in: bool,
+    /// Its own reactor, if it has one.
+    seat: Option<Arc<Seat>>,
     faults: Arc<Faults>,
     watch: Arc<Watch>,
     counters: Arc<Counters>,
+}
+
+/// A plugin about to be taken in.
+struct Newcomer {
+    descriptor: Descriptor,
+    source: Source,
+    identity: Option<(u64, u64)>,
+    imported: Imported,
+    counters: Arc<Counters>,
+    seat: Option<Arc<Seat>>,
 }
 
 /// What a plugin brought.
@@ -105,6 +125,7 @@ struct Objects {
     drivers: Vec<Arc<dyn DeviceDriver>>,
     fabrics: Vec<Arc<dyn FabricDriver>>,
     exports: Vec<Arc<dyn ExportDriver>>,
+    pools: Vec<Arc<dyn PoolDriver>>,
 }
 
 impl PluginHost {
@@ -118,6 +139,16 @@ impl PluginHost {
             }),
             probe,
             store,
+            isolation: None,
+        }
+    }
+
+    /// Gives plugins taken in from here on a reactor of their own, where `isolation` names them.
+    #[must_use]
+    pub fn isolating(self, isolation: Isolation) -> Self {
+        Self {
+            isolation: Some(Arc::new(isolation)),
+            ..self
         }
     }
 
@@ -129,18 +160,38 @@ impl PluginHost {
     /// Takes in a plugin that is linked into this program, through its tables.
     ///
     /// # Errors
-    /// [`Why::Taken`] or [`Why::Load`].
+    /// [`Why::Taken`], [`Why::NotIsolated`] or [`Why::Load`].
     pub fn add(&self, plugin: &'static Plugin) -> Result<(), Refusal> {
         self.add_by(plugin, import_linked)
     }
 
     /// As [`PluginHost::add`] for a plugin that is the program's own: what it has on reactors is used without its tables, and
-    /// a panic there is the program's.
+    /// a panic there is the program's. One that is isolated is guarded like any other.
     ///
     /// # Errors
     /// As [`PluginHost::add`].
     pub fn add_own(&self, plugin: &'static Plugin) -> Result<(), Refusal> {
-        self.add_by(plugin, import_own)
+        match self.isolation_of(plugin.name) {
+            Some(_) => self.add_by(plugin, import_linked),
+            None => self.add_by(plugin, import_own),
+        }
+    }
+
+    fn isolation_of(&self, plugin: &str) -> Option<&Isolation> {
+        let isolation = self.isolation.as_deref()?;
+        isolation.plugins.contains(plugin).then_some(isolation)
+    }
+
+    /// The reactor of its own that `descriptor`'s plugin is to have, if it is to have one.
+    fn seat_for(&self, descriptor: &Descriptor) -> Result<Option<Arc<Seat>>, Why> {
+        let Some(isolation) = self.isolation_of(&descriptor.name) else {
+            return Ok(None);
+        };
+        if descriptor.kinds & !abi::IOE_KIND_DEVICE != 0 {
+            return Err(Why::NotIsolated);
+        }
+        let seat = Seat::start(&descriptor.name, &isolation.reactor);
+        seat.map(Some).map_err(|reason| Why::Load { reason })
     }
 
     fn add_by(
@@ -161,17 +212,22 @@ impl PluginHost {
             stamps: abi::IOE_STAMPS.to_vec(),
         };
         let (context, counters) = self.context(plugin.name);
-        import(plugin, context)
-            .map_err(|reason| Why::Load { reason })
-            .and_then(|imported| {
-                self.shared
-                    .take_in(descriptor, Source::Linked, None, imported, counters)
-            })
-            .map(drop)
-            .map_err(|why| Refusal {
-                what: plugin.name.into(),
-                why,
-            })
+        let taken_in = self.seat_for(&descriptor).and_then(|seat| {
+            let imported = import(plugin, context).map_err(|reason| Why::Load { reason })?;
+            let newcomer = Newcomer {
+                descriptor,
+                source: Source::Linked,
+                identity: None,
+                imported,
+                counters,
+                seat,
+            };
+            self.shared.take_in(newcomer)
+        });
+        taken_in.map(drop).map_err(|why| Refusal {
+            what: plugin.name.into(),
+            why,
+        })
     }
 
     /// Loads a file: its descriptor is read and checked, it is tried in a child, then loaded here. Blocks. The same file
@@ -211,12 +267,19 @@ impl PluginHost {
         if let Some(probe) = &self.probe {
             probe.run(&path)?;
         }
-        let entry = load::open(&path)?;
+        let seat = self.seat_for(&descriptor)?;
+        let is_same_minor = descriptor.abi_minor == abi::IOE_ABI_MINOR;
+        let entry = load::open(&path, is_same_minor)?;
         let (context, counters) = self.context(&descriptor.name);
         let imported = load::enter(&descriptor.name, entry, context)?;
-        let source = Source::File(path);
-        self.shared
-            .take_in(descriptor, source, Some(identity), imported, counters)
+        self.shared.take_in(Newcomer {
+            descriptor,
+            source: Source::File(path),
+            identity: Some(identity),
+            imported,
+            counters,
+            seat,
+        })
     }
 
     /// Loads what a search finds and tells what was refused. What an earlier plugin has is kept: a later file that brings
@@ -287,6 +350,15 @@ impl PluginHost {
             .map(|(_, driver)| driver.clone())
     }
 
+    /// The kind of pool called `name`.
+    pub fn pool(&self, name: &str) -> Option<Arc<dyn PoolDriver>> {
+        self.shared
+            .table()
+            .pools
+            .get(name)
+            .map(|(_, driver)| driver.clone())
+    }
+
     /// The device schemes there are, in order.
     pub fn schemes(&self) -> Vec<String> {
         self.shared.table().drivers.keys().cloned().collect()
@@ -297,6 +369,13 @@ impl PluginHost {
         let table = self.shared.table();
         let (at, _) = table.drivers.get(scheme)?;
         Some(table.plugins[*at].descriptor.name.clone())
+    }
+
+    /// Whether the plugin that serves a scheme has a reactor of its own.
+    pub fn is_isolated(&self, scheme: &str) -> bool {
+        let table = self.shared.table();
+        let driver = table.drivers.get(scheme);
+        driver.is_some_and(|(at, _)| table.plugins[*at].seat.is_some())
     }
 
     /// All plugins, in the order they were taken in.
@@ -316,13 +395,17 @@ impl PluginHost {
         let shared = Arc::downgrade(&self.shared);
         let look = move || {
             while let Some(shared) = shared.upgrade() {
-                for (plugin, blocked) in shared.table().blocked(Instant::now()) {
+                for (plugin, isolated, blocked) in shared.table().blocked(Instant::now()) {
                     let (object, since_ms) = (blocked.object, blocked.since.as_millis());
+                    let whose = match isolated {
+                        true => "its own reactor",
+                        false => "a reactor",
+                    };
                     tracing::error!(
                         plugin,
                         object,
                         since_ms,
-                        "a call into the plugin blocks a reactor"
+                        "a call into the plugin blocks {whose}"
                     );
                 }
                 drop(shared);
@@ -365,6 +448,8 @@ impl Table {
             schemes: names_of(&self.drivers, at),
             transports: names_of(&self.fabrics, at),
             protocols: names_of(&self.exports, at),
+            pools: names_of(&self.pools, at),
+            isolated: loaded.seat.is_some(),
             faults: loaded.faults.total(),
             counters: loaded.counters.all(),
         }
@@ -387,6 +472,10 @@ impl Table {
             let entry = (at, driver.clone());
             self.exports.insert(driver.protocol().to_owned(), entry);
         }
+        for driver in &objects.pools {
+            let entry = (at, driver.clone());
+            self.pools.insert(driver.name().to_owned(), entry);
+        }
         self.plugins[at].is_in = true;
     }
 
@@ -408,18 +497,19 @@ impl Table {
         self.drivers.retain(|_, (of, _)| *of != at);
         self.fabrics.retain(|_, (of, _)| *of != at);
         self.exports.retain(|_, (of, _)| *of != at);
+        self.pools.retain(|_, (of, _)| *of != at);
         self.plugins[at].is_in = false;
         Ok(())
     }
 
-    /// Calls that block, with their plugin.
-    fn blocked(&self, now: Instant) -> Vec<(String, Blocked)> {
+    /// Calls that block, with their plugin and whether it has a reactor of its own.
+    fn blocked(&self, now: Instant) -> Vec<(String, bool, Blocked)> {
         let looked = self.plugins.iter().flat_map(|loaded| {
-            let name = &loaded.descriptor.name;
+            let (name, isolated) = (&loaded.descriptor.name, loaded.seat.is_some());
             let blocked = loaded.watch.look(now, BLOCKED);
             blocked
                 .into_iter()
-                .map(move |blocked| (name.clone(), blocked))
+                .map(move |blocked| (name.clone(), isolated, blocked))
         });
         looked.collect()
     }
@@ -487,24 +577,27 @@ impl Shared {
             if descriptor.kinds & abi::IOE_KIND_EXPORT != 0 {
                 table.free(&table.exports, "protocol", name)?;
             }
+            if descriptor.kinds & abi::IOE_KIND_POOL != 0 {
+                table.free(&table.pools, "kind of pool", name)?;
+            }
         }
         Ok(())
     }
 
-    fn take_in(
-        &self,
-        descriptor: Descriptor,
-        source: Source,
-        identity: Option<(u64, u64)>,
-        imported: Imported,
-        counters: Arc<Counters>,
-    ) -> Result<PluginInfo, Why> {
+    fn take_in(&self, newcomer: Newcomer) -> Result<PluginInfo, Why> {
         let mut table = self.table();
         let Imported {
             brought,
             faults,
             watch,
-        } = imported;
+        } = newcomer.imported;
+        let seat = newcomer.seat;
+        // The descriptor is the plugin's word; this is what it brought.
+        let is_more =
+            !brought.fabrics.is_empty() || !brought.exports.is_empty() || !brought.pools.is_empty();
+        if seat.is_some() && is_more {
+            return Err(Why::NotIsolated);
+        }
         for driver in &brought.drivers {
             for scheme in driver.schemes() {
                 table.free(&table.drivers, "scheme", scheme)?;
@@ -516,21 +609,32 @@ impl Shared {
         for driver in &brought.exports {
             table.free(&table.exports, "protocol", driver.protocol())?;
         }
+        for driver in &brought.pools {
+            table.free(&table.pools, "kind of pool", driver.name())?;
+        }
         let at = table.plugins.len();
+        let isolate = |driver: Box<dyn DeviceDriver>| -> Arc<dyn DeviceDriver> {
+            match &seat {
+                Some(seat) => Arc::new(IsolatedDriver::new(driver.into(), seat.clone())),
+                None => driver.into(),
+            }
+        };
         let objects = Objects {
-            drivers: brought.drivers.into_iter().map(Arc::from).collect(),
+            drivers: brought.drivers.into_iter().map(isolate).collect(),
             fabrics: brought.fabrics.into_iter().map(Arc::from).collect(),
             exports: brought.exports.into_iter().map(Arc::from).collect(),
+            pools: brought.pools.into_iter().map(Arc::from).collect(),
         };
         table.plugins.push(Loaded {
-            descriptor,
-            source,
-            identity,
+            descriptor: newcomer.descriptor,
+            source: newcomer.source,
+            identity: newcomer.identity,
             objects,
             is_in: false,
+            seat,
             faults,
             watch,
-            counters,
+            counters: newcomer.counters,
         });
         table.list(at);
         Ok(table.info(at, &table.plugins[at]))

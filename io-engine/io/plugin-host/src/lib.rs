@@ -1,7 +1,8 @@
 //! The engine's plugins: those linked in and those loaded from files, both through the tables of [`abi`].
 //!
 //! Decides: which file is a plugin this engine can load ([`read`], [`check`]), whether its first load may happen in this
-//! process (it is tried in a child with a deadline first, [`Probe`]), and which plugin serves a scheme ([`PluginHost`]).
+//! process (it is tried in a child with a deadline first, [`Probe`]), which plugin serves a scheme ([`PluginHost`]), and how
+//! a plugin that is isolated ([`Isolation`]) is reached on the reactor of its own.
 //! Does not decide: what the calls mean (`docs/plugin-abi.md`) nor how they are guarded (`sdk::bridge`).
 //!
 //! Invariants:
@@ -15,6 +16,7 @@
 mod check;
 mod elf;
 mod host;
+mod isolate;
 mod load;
 mod memory;
 mod probe;
@@ -25,6 +27,7 @@ mod services;
 pub use check::check;
 pub use elf::{Descriptor, read, read_bytes};
 pub use host::{BLOCKED, PluginHost, PluginInfo, Source};
+pub use isolate::Isolation;
 pub use memory::{MemoryFigures, MemoryLimits, ReadMemory};
 pub use probe::{Probe, probe_child};
 pub use refusal::{Refusal, Why};

@@ -12,11 +12,12 @@ use sdk::bridge::{EngineContext, Imported, import};
 
 use crate::refusal::Why;
 
-/// Loads the file, for as long as the process, and finds its entry. Its constructors run.
+/// Loads the file, for as long as the process, and finds its entry. Its constructors run. With the feature `layout` the root
+/// module of a plugin of this minor version, if it carries one, is compared; minors differ in what was appended.
 ///
 /// # Errors
-/// [`Why::Load`] with the loader's words.
-pub(crate) fn open(path: &Path) -> Result<IoeEntry, Why> {
+/// [`Why::Load`] with the loader's words, [`Why::Layout`].
+pub(crate) fn open(path: &Path, is_same_minor: bool) -> Result<IoeEntry, Why> {
     let refused = |error: libloading::Error| Why::Load {
         reason: format!("the system's loader refuses it: {error}"),
     };
@@ -34,8 +35,47 @@ pub(crate) fn open(path: &Path) -> Result<IoeEntry, Why> {
         }
     };
     // Never unmapped: its code and constants may be pointed to from anywhere.
-    std::mem::forget(library);
+    let library = std::mem::ManuallyDrop::new(library);
+    #[cfg(feature = "layout")]
+    check_layout(&library, is_same_minor)?;
+    #[cfg(not(feature = "layout"))]
+    let _ = (library, is_same_minor);
     Ok(entry)
+}
+
+#[cfg(feature = "layout")]
+fn check_layout(library: &Library, is_same_minor: bool) -> Result<(), Why> {
+    use sdk::bridge::layout::{LAYOUT_SYMBOL, Symbol, check_layout};
+    // SAFETY: `abi_stable` says what the symbol is; nothing else is called so.
+    let symbol = unsafe { library.get::<Symbol>(LAYOUT_SYMBOL.as_bytes()) };
+    let Ok(symbol) = symbol.map(|symbol| *symbol) else {
+        return Ok(());
+    };
+    if !is_same_minor {
+        return Ok(());
+    }
+    // SAFETY: the symbol's address; the caller keeps the file loaded, and one that is refused here is not closed either.
+    let checked = unsafe { check_layout(symbol) };
+    checked.map_err(|report| {
+        tracing::debug!("layout report of a refused plugin:\n{report}");
+        Why::Layout {
+            report: one_line(&report),
+        }
+    })
+}
+
+/// Longest report of a layout in a refusal, in characters; all of it is logged at level debug.
+#[cfg(feature = "layout")]
+const REPORT_CHARS: usize = 600;
+
+#[cfg(feature = "layout")]
+fn one_line(report: &str) -> String {
+    let words: Vec<&str> = report.split_whitespace().collect();
+    let line = words.join(" ");
+    match line.char_indices().nth(REPORT_CHARS) {
+        Some((end, _)) => format!("{} ..", &line[..end]),
+        None => line,
+    }
 }
 
 /// Enters a plugin that was opened.

@@ -18,6 +18,7 @@ use sdk::block::{Device, OpenError};
 use sdk::bridge::EngineContext;
 use sdk::services::{Level, Services, StoreError};
 
+use crate::elf::read;
 use crate::load;
 use crate::refusal::Why;
 
@@ -145,7 +146,10 @@ pub fn probe_child() -> io::Result<()> {
     let path = PathBuf::from(OsString::from_vec(line));
     let heard = Arc::new(Heard::default());
     let context = EngineContext::new(heard.clone());
-    let loaded = load::open(&path).and_then(|entry| load::enter("probed", entry, context));
+    let is_same_minor =
+        read(&path).is_ok_and(|descriptor| descriptor.abi_minor == abi::IOE_ABI_MINOR);
+    let loaded =
+        load::open(&path, is_same_minor).and_then(|entry| load::enter("probed", entry, context));
     let mut out = io::stdout().lock();
     match loaded {
         Ok(_) => writeln!(out, "{FINE}")?,

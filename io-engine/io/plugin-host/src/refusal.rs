@@ -77,9 +77,14 @@ pub enum Why {
         /// Size and hash here.
         wanted: (u32, u64),
     },
+    /// Its root module describes the tables otherwise (feature `layout`).
+    Layout {
+        /// What differs, on one line.
+        report: String,
+    },
     /// It has what another plugin has already.
     Taken {
-        /// `scheme 'x'`, `transport 'x'` or `protocol 'x'`.
+        /// `scheme 'x'`, `transport 'x'`, `protocol 'x'` or `kind of pool 'x'`.
         what: String,
         /// The plugin that has it.
         by: String,
@@ -98,6 +103,8 @@ pub enum Why {
     NotTried(std::io::Error),
     /// There is no plugin of this name.
     Unknown,
+    /// It is to have a reactor of its own, and brings more than devices.
+    NotIsolated,
     /// It is linked into the engine.
     BuiltIn,
     /// The system's loader or the plugin's entry refused.
@@ -157,7 +164,8 @@ impl fmt::Display for Why {
             | Self::Major { .. }
             | Self::NeedsMinor { .. }
             | Self::PanicAbort
-            | Self::Table { .. } => self.fmt_contract(f),
+            | Self::Table { .. }
+            | Self::Layout { .. } => self.fmt_contract(f),
             Self::Taken { what, by } => {
                 write!(
                     f,
@@ -180,6 +188,9 @@ impl fmt::Display for Why {
             Self::BuiltIn => {
                 f.write_str("it is linked into the engine; only loaded ones can be unloaded")
             }
+            Self::NotIsolated => f.write_str(
+                "it brings more than devices, and only devices can have a reactor of their own; take it out of plugins.isolate",
+            ),
             Self::Load { reason } => f.write_str(reason),
         }
     }
@@ -213,6 +224,10 @@ impl Why {
                 f,
                 "its table '{table}' has {} bytes and hash {:016x}; here it has {} bytes and hash {:016x}",
                 found.0, found.1, wanted.0, wanted.1
+            ),
+            Self::Layout { report } => write!(
+                f,
+                "its tables are laid out otherwise than this engine's, though their hashes agree; build both with one compiler: {report}"
             ),
             _ => write!(
                 f,

@@ -137,6 +137,15 @@ fn a_read_of_another_length_brings_no_data() {
 }
 
 #[test]
+fn more_ends_than_there_is_room_for_are_not_believed() {
+    let mut rig = Rig::new(&["TOO_MANY_ENDS"]);
+    assert!(matches!(rig.read(7), Submitted::Pending));
+    let ends = rig.ends();
+    assert!(ends.len() == 1 && ends[0].0 == 7 && is_fine(&ends[0].1));
+    assert!(rig.faults() > 0);
+}
+
+#[test]
 fn a_queue_that_panicked_answers_gone_and_is_not_entered_again() {
     let mut rig = Rig::new(&["PANICS"]);
     assert!(matches!(rig.read(7), Submitted::Done(Err(IoError::Gone))));

@@ -32,6 +32,10 @@ mod fabric_out;
 mod guard;
 mod host_in;
 mod host_out;
+#[cfg(feature = "layout")]
+pub mod layout;
+mod pool_in;
+mod pool_out;
 mod queue_in;
 mod queue_out;
 mod root;

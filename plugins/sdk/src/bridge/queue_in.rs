@@ -340,11 +340,18 @@ impl RemoteQueue {
             return;
         };
         let mut dones = [NO_DONE; BATCH];
+        self.mark.enter();
         // SAFETY: room for `BATCH` ends, lent for the call.
         let taken = unsafe { poll(self.raw.context, dones.as_mut_ptr(), BATCH as u32) };
+        self.mark.leave();
         if taken < 0 {
             self.die();
             return;
+        }
+        if taken as usize > BATCH {
+            self.inbox.origin.bad_answer(&format!(
+                "{taken} ends in room for {BATCH}; the rest cannot be there"
+            ));
         }
         for done in dones.iter().take(taken as usize) {
             // SAFETY: the plugin gives away what the ends hold; segments are valid until the next call.
@@ -467,6 +474,7 @@ impl Queue for RemoteQueue {
             reserved: 0,
         };
         let mut raw = [empty; EXTENTS_MAX];
+        self.mark.enter();
         // SAFETY: room for that many extents, lent for the call.
         let count = unsafe {
             extents(
@@ -476,6 +484,7 @@ impl Queue for RemoteQueue {
                 EXTENTS_MAX as u32,
             )
         };
+        self.mark.leave();
         if count == -IOE_PANICKED {
             self.die();
         }
@@ -498,8 +507,11 @@ impl Queue for RemoteQueue {
 
     fn set_geometry(&mut self, geometry: Geometry) {
         if let Some(set_geometry) = self.calls.table.set_geometry.filter(|_| !self.dead) {
+            self.mark.enter();
             // SAFETY: a size lent for the call.
-            if unsafe { set_geometry(self.raw.context, &geometry_out(geometry)) } == IOE_PANICKED {
+            let status = unsafe { set_geometry(self.raw.context, &geometry_out(geometry)) };
+            self.mark.leave();
+            if status == IOE_PANICKED {
                 self.die();
             }
         }

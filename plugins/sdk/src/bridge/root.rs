@@ -13,12 +13,15 @@ use super::export_out::ExportDriverCell;
 use super::fabric_in::RemoteFabricDriver;
 use super::fabric_out::FabricDriverCell;
 use super::guard::{Faults, Image};
+use super::pool_in::RemotePoolDriver;
+use super::pool_out::PoolDriverCell;
 use super::queue_in::Origin;
 use super::watch::Watch;
 use crate::block::DeviceDriver;
 use crate::export::ExportDriver;
 use crate::fabric::FabricDriver;
 use crate::plugin::Plugin;
+use crate::pool::PoolDriver;
 use crate::services::Services;
 
 /// Entries of one kind a plugin may bring.
@@ -62,6 +65,11 @@ table! {
     }
     IoeExportDriverTable { protocol, open, parcel_drop }
     IoeExportServerTable { uri, seat_open, close }
+    IoePoolDriverTable { name, create, import }
+    IoePoolTable {
+        usage, volume, volume_create, volume_destroy, volume_resize, volume_open, snapshot, clone, grow,
+        check, close,
+    }
     IoeExportTable {
         start, add_volume, remove_volume, set_geometry, accepted, readable, writable, io_done,
         extents_done, timer, event, flush, detach, attach, connections, close, drop,
@@ -186,10 +194,15 @@ pub unsafe fn enter(engine: *const IoeEngine, out: *mut IoePlugin, plugin: &Plug
             let (image, engine) = share();
             ExportDriverCell::hand_out(driver, image, engine)
         });
+        let pools = made(plugin.pools, |driver| {
+            let (image, engine) = share();
+            PoolDriverCell::hand_out(driver, image, engine)
+        });
         out.version = IOE_ABI_VERSION;
         (out.drivers, out.driver_count) = (drivers.as_ptr(), drivers.len() as u32);
         (out.fabrics, out.fabric_count) = (fabrics.as_ptr(), fabrics.len() as u32);
         (out.exports, out.export_count) = (exports.as_ptr(), exports.len() as u32);
+        (out.pools, out.pool_count) = (pools.as_ptr(), pools.len() as u32);
         IOE_OK
     })
 }
@@ -210,6 +223,8 @@ pub struct Brought {
     pub fabrics: Vec<Box<dyn FabricDriver>>,
     /// Protocols.
     pub exports: Vec<Box<dyn ExportDriver>>,
+    /// Kinds of pool.
+    pub pools: Vec<Box<dyn PoolDriver>>,
 }
 
 /// A plugin after its entry.
@@ -319,6 +334,10 @@ fn take_in(
         for raw in list(raw.exports, raw.export_count)? {
             let driver = RemoteExportDriver::new(raw, context, origin())?;
             brought.exports.push(Box::new(driver));
+        }
+        for raw in list(raw.pools, raw.pool_count)? {
+            let driver = RemotePoolDriver::new(raw, context, origin())?;
+            brought.pools.push(Box::new(driver));
         }
     }
     Ok(Imported {

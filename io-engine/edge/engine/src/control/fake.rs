@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use plugin_host::PluginInfo;
+use plugin_host::{PluginInfo, Source};
 use sdk::uri::DeviceUri;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -37,6 +37,10 @@ struct Inner {
     losses: BTreeMap<DeviceHandle, Vec<String>>,
     unsettled: BTreeSet<String>,
     settled: Vec<(Vec<String>, Writers)>,
+    /// Schemes that files to be loaded serve, by file.
+    offered: BTreeMap<String, String>,
+    /// Schemes of files that were loaded.
+    loaded: BTreeSet<String>,
     handles: u64,
 }
 
@@ -95,6 +99,12 @@ impl FakePlane {
         } else {
             inner.unsettled.remove(name);
         }
+    }
+
+    /// Makes `load_plugin` take `file`, which serves `scheme`.
+    pub fn offer_plugin(&self, file: &str, scheme: &str) {
+        let mut inner = self.lock();
+        inner.offered.insert(file.to_owned(), scheme.to_owned());
     }
 
     /// What was waited for since the last call: devices and whose writes.
@@ -170,7 +180,8 @@ fn missing(what: &str) -> Problem {
 impl DataPlane for FakePlane {
     async fn open_device(&self, text: &str) -> Result<DeviceInfo, Problem> {
         let mut uri = DeviceUri::parse(text).map_err(invalid)?;
-        if !matches!(uri.scheme(), "malloc" | "null" | "aio") {
+        let is_loaded = self.lock().loaded.contains(uri.scheme());
+        if !is_loaded && !matches!(uri.scheme(), "malloc" | "null" | "aio") {
             return Err(invalid(format!(
                 "device URI scheme '{}' is unknown; use one of: malloc",
                 uri.scheme()
@@ -457,7 +468,25 @@ impl DataPlane for FakePlane {
     }
 
     async fn load_plugin(&self, file: &str) -> Result<PluginInfo, Problem> {
-        Err(missing(file))
+        let mut inner = self.lock();
+        let scheme = inner.offered.get(file).cloned();
+        let scheme = scheme.ok_or_else(|| missing(file))?;
+        inner.loaded.insert(scheme.clone());
+        Ok(PluginInfo {
+            name: file.to_owned(),
+            version: "1".to_owned(),
+            vendor: "tests".to_owned(),
+            kinds: 1,
+            abi: (1, 0),
+            source: Source::File(file.into()),
+            schemes: vec![scheme],
+            transports: Vec::new(),
+            protocols: Vec::new(),
+            pools: Vec::new(),
+            isolated: false,
+            faults: 0,
+            counters: Vec::new(),
+        })
     }
 
     async fn unload_plugin(&self, name: &str) -> Result<(), Problem> {

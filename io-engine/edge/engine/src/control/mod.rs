@@ -152,14 +152,22 @@ impl Engine {
         self.plane().plugins()
     }
 
-    /// Loads a plugin from one of the configured directories.
+    /// Loads a plugin from one of the configured directories, and brings up the devices that waited for it.
     ///
     /// # Errors
-    /// Those of [`DataPlane::load_plugin`].
+    /// Those of [`DataPlane::load_plugin`]. A device that does not open is logged and stays faulted.
     pub async fn load_plugin(self: &Arc<Self>, file: &str) -> Result<PluginInfo, Problem> {
         let file = file.to_owned();
-        self.change(|engine| async move { engine.plane().load_plugin(&file).await })
-            .await
+        let loaded = self
+            .change(|engine| async move { engine.plane().load_plugin(&file).await })
+            .await?;
+        let (engine, schemes) = (Arc::clone(self), loaded.schemes.clone());
+        // In a task of its own, which a caller that hangs up does not end.
+        let waited = tokio::spawn(async move { engine.open_waiting(&schemes).await });
+        if let Err(error) = waited.await {
+            tracing::error!(%error, "opening the devices that waited for a plugin failed unexpectedly");
+        }
+        Ok(loaded)
     }
 
     /// Takes out a loaded plugin that nothing uses.

@@ -166,6 +166,30 @@ impl Engine {
         })
     }
 
+    /// Opens the devices that could not be opened while nobody served these schemes, and creates the declared ones.
+    pub(super) async fn open_waiting(self: &Arc<Self>, schemes: &[String]) {
+        // A device may stand on another, which its URI names.
+        let needs = |uri: &str| {
+            let mut schemes = schemes.iter();
+            schemes.any(|scheme| uri.contains(&format!("{scheme}:")))
+        };
+        let waiting: Vec<String> = {
+            let state = self.read();
+            let devices = state.devices.iter();
+            let waiting =
+                devices.filter(|(_, entry)| entry.open.is_err() && needs(&entry.record.uri));
+            waiting.map(|(name, _)| name.clone()).collect()
+        };
+        for device in waiting {
+            if let Err(problem) = self.rescan_bdev(&device, false).await {
+                tracing::error!(%device, %problem, "device stays faulted, although its plugin is there");
+            }
+        }
+        let mut declared: Vec<&DeclaredDevice> = self.options.declared.iter().collect();
+        declared.retain(|declared| needs(&declared.uri));
+        self.create_declared(declared).await;
+    }
+
     /// Creates and shares what the configuration declares, unless it exists, all at once: one that hangs delays only itself. A
     /// failure is logged.
     async fn create_declared(self: &Arc<Self>, devices: impl IntoIterator<Item = &DeclaredDevice>) {

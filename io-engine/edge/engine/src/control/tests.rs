@@ -697,6 +697,54 @@ async fn until(mut condition: impl FnMut() -> bool) {
     panic!("it never happened");
 }
 
+#[tokio::test]
+async fn devices_that_wait_for_a_plugin_come_up_when_it_is_loaded() {
+    let store = Arc::new(Store::in_memory().unwrap());
+    let plane = Arc::new(FakePlane::default());
+    plane.offer_plugin("late.so", "late");
+    let world = World::start(store, plane).await;
+    world.engine.load_plugin("late.so").await.unwrap();
+    world.engine.create_bdev("late:///one").await.unwrap();
+    world
+        .engine
+        .share_bdev("one", vec![HOST.into()])
+        .await
+        .unwrap();
+    world.engine.create_bdev(M0).await.unwrap();
+    let identity = world.engine.bdev("one").unwrap().uuid;
+
+    // The next start has no such plugin, and two devices that are broken besides.
+    let mut options = options();
+    options.declared = vec![DeclaredDevice {
+        uri: "late:///two".into(),
+        share: true,
+        allowed_hosts: Vec::new(),
+    }];
+    let plane = Arc::new(FakePlane::default());
+    plane.offer_plugin("late.so", "late");
+    plane.offer_plugin("other.so", "other");
+    plane.break_device("m0", true);
+    let data_plane: Arc<dyn DataPlane> = Arc::<FakePlane>::clone(&plane);
+    let engine = Engine::start(world.store, data_plane, options)
+        .await
+        .unwrap();
+    assert!(engine.bdev("one").unwrap().fault.is_some() && engine.bdev("two").is_none());
+    assert!(plane.served().is_empty());
+    engine.load_plugin("other.so").await.unwrap();
+    assert!(engine.bdev("one").unwrap().fault.is_some());
+
+    engine.load_plugin("late.so").await.unwrap();
+    let one = engine.bdev("one").unwrap();
+    assert_eq!((one.fault, one.uuid), (None, identity));
+    assert!(engine.bdev("two").unwrap().share_uri.is_some());
+    assert_eq!(plane.served().len(), 2);
+    assert!(engine.bdev("m0").unwrap().fault.is_some(), "not its plugin");
+    assert_kind(
+        engine.load_plugin("none.so").await.map(drop),
+        ProblemKind::NotFound,
+    );
+}
+
 struct World {
     engine: Arc<Engine>,
     plane: Arc<FakePlane>,

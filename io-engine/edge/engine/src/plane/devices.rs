@@ -141,7 +141,7 @@ impl Plane {
         let home = self
             .shards
             .least_loaded(registry.devices.values().map(|opened| opened.home));
-        let (key, health) = self.place(&mut *device, home).await?;
+        let (key, health) = self.place(&mut *device, &scheme, home).await?;
         let handle = DeviceHandle(registry.next_handle);
         registry.next_handle += 1;
         self.condition.set(handle, State::Watched(health));
@@ -161,21 +161,33 @@ impl Plane {
         Ok(info)
     }
 
-    fn setup(&self, device: &mut dyn Device) -> Result<DeviceSetup, Problem> {
+    fn setup(&self, device: &mut dyn Device, scheme: &str) -> Result<DeviceSetup, Problem> {
+        // One operation past its deadline says that the reactor of an isolated plugin is blocked, and the next would wait as
+        // long for nothing; elsewhere a plugin that loses single operations is borne with.
+        let overdue_max = match self.plugins.is_isolated(scheme) {
+            true => 0,
+            false => self.device.overdue_max,
+        };
         Ok(DeviceSetup {
             seed: device.open_queue().map_err(|error| open_problem(&error))?,
             geometry: device.geometry(),
             capabilities: device.capabilities(),
             config: DeviceConfig {
                 name: device.name().to_owned(),
+                overdue_max,
                 ..self.device.clone()
             },
         })
     }
 
     /// Opens a queue of `device` on `home`.
-    async fn place(&self, device: &mut dyn Device, home: usize) -> Result<Placed, Problem> {
-        let setup = self.setup(device)?;
+    async fn place(
+        &self,
+        device: &mut dyn Device,
+        scheme: &str,
+        home: usize,
+    ) -> Result<Placed, Problem> {
+        let setup = self.setup(device, scheme)?;
         let placed = self
             .shards
             .call(home, move |shard| shard.open_device(setup))
@@ -208,7 +220,7 @@ impl Plane {
             // The place is another device's from here on.
             opened.key = None;
         }
-        let (key, health) = self.place(device, home).await?;
+        let (key, health) = self.place(device, &opened.scheme, home).await?;
         self.condition.set(handle, State::Watched(health));
         opened.key = Some(key);
         opened.home = home;
@@ -377,14 +389,17 @@ impl Plane {
         }
         let (key, health) = match opened.key {
             Some(key) => {
-                let setup = self.setup(&mut *device)?;
+                let setup = self.setup(&mut *device, &opened.scheme)?;
                 let placed = self
                     .shards
                     .call(opened.home, move |shard| shard.put_device_back(key, setup))
                     .await?;
                 placed.map_err(|error| shard_problem(&opened.name, error))?
             }
-            None => self.place(&mut *device, opened.home).await?,
+            None => {
+                let (scheme, home) = (opened.scheme.as_str(), opened.home);
+                self.place(&mut *device, scheme, home).await?
+            }
         };
         self.condition.set(handle, State::Watched(health));
         if let Some(exported) = opened.exported.as_ref().filter(|_| found != known) {

@@ -44,8 +44,8 @@ pub use drivers::check_uri;
 use exports::Servers;
 pub use persist::ReservationStore;
 use plugins::Transport;
-pub use plugins::{LINKED, linked};
-pub use settings::connections_within;
+pub use plugins::{LINKED, linked, linked_into};
+pub use settings::{connections_within, isolation};
 pub use shards::PlaneConfig;
 use shards::Shards;
 

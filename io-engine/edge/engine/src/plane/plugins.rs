@@ -26,13 +26,21 @@ pub const LINKED: [&Plugin; 5] = [
 /// # Panics
 /// When two plugins of the default set serve the same: a mistake in this list.
 pub fn linked(probe: Option<Probe>, store: Option<Arc<dyn Store>>) -> PluginHost {
-    let host = PluginHost::new(probe, store);
-    for plugin in LINKED {
-        if let Err(refusal) = host.add_own(plugin) {
-            panic!("{refusal}");
-        }
+    match linked_into(PluginHost::new(probe, store)) {
+        Ok(host) => host,
+        Err(refusal) => panic!("{refusal}"),
     }
-    host
+}
+
+/// As [`linked`], into a host that was set up by the caller.
+///
+/// # Errors
+/// When the host is to isolate a plugin that cannot be.
+pub fn linked_into(host: PluginHost) -> Result<PluginHost, Refusal> {
+    for plugin in LINKED {
+        host.add_own(plugin)?;
+    }
+    Ok(host)
 }
 
 impl Plane {

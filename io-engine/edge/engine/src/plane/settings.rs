@@ -7,6 +7,7 @@ use block::DeviceConfig;
 use engine_config::{Config, Driver, Nvmf};
 use nvme_target::TargetConfig;
 use nvme_target::limits::ADMIN_QUEUE_DEPTH_MAX;
+use plugin_host::Isolation;
 use reactor::{DriverChoice, Limits, ReactorConfig, SocketOptions};
 use transport_nvmf_tcp::TcpConfig;
 
@@ -82,11 +83,7 @@ impl PlaneConfig {
                 .map(|cpu| Some(*cpu as usize))
                 .collect(),
             reactor: ReactorConfig {
-                driver: match config.reactors.driver {
-                    Driver::Auto => DriverChoice::Auto,
-                    Driver::Uring => DriverChoice::Uring,
-                    Driver::Epoll => DriverChoice::Epoll,
-                },
+                driver: driver(config),
                 arena_bytes,
                 spin_us_max: config.reactors.spin_us_max.get(),
                 spin_file_us_max: config.reactors.spin_file_us_max.get(),
@@ -136,6 +133,20 @@ impl PlaneConfig {
             plugin_directories: config.plugins.directories.clone(),
         }
     }
+}
+
+fn driver(config: &Config) -> DriverChoice {
+    match config.reactors.driver {
+        Driver::Auto => DriverChoice::Auto,
+        Driver::Uring => DriverChoice::Uring,
+        Driver::Epoll => DriverChoice::Epoll,
+    }
+}
+
+/// The plugins `config` wants on reactors of their own.
+pub fn isolation(config: &Config) -> Isolation {
+    let names = config.plugins.isolate.clone();
+    Isolation::new(names, driver(config), config.io.device_deadline())
 }
 
 /// Where servers listen, by protocol.

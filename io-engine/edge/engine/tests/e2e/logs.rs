@@ -42,7 +42,14 @@ impl Subscriber for Lines {
     fn exit(&self, _: &Id) {}
 }
 
-fn count(words: &[&str]) -> usize {
+/// Keeps what is logged from here on.
+pub(crate) fn keep() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| tracing::subscriber::set_global_default(Lines).expect("the only one"));
+}
+
+/// Lines with all of these words.
+pub(crate) fn count(words: &[&str]) -> usize {
     let lines = LINES.lock().expect("no panic");
     lines
         .iter()
@@ -64,8 +71,7 @@ fn summed(what: &str) -> u64 {
 
 #[test]
 fn bad_connections_fill_no_log() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| tracing::subscriber::set_global_default(Lines).expect("the only one"));
+    keep();
     const BAD: usize = 400;
     let rig = Rig::new();
     // A reason that no other test of this process provokes: a header length no PDU has.

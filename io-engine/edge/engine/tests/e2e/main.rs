@@ -4,6 +4,7 @@ mod bench_disk;
 mod data_path;
 mod from_files;
 mod hostile;
+mod isolated;
 mod live_changes;
 mod logs;
 mod lost_devices;

@@ -1,6 +1,7 @@
 //! The daemon as an operator meets it: started, used over its API and NVMe/TCP, killed, stopped, started wrongly.
 
 mod edges;
+mod plugins;
 mod stopping;
 mod support;
 mod unit;

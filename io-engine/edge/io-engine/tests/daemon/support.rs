@@ -139,8 +139,13 @@ impl Setup {
 
     /// Starts a daemon on free ports and waits until it is ready.
     pub fn start(&self) -> Daemon {
+        self.start_at("127.0.0.1:0", "127.0.0.1:0")
+    }
+
+    /// As [`Setup::start`], on these addresses.
+    pub fn start_at(&self, grpc: &str, nvmf: &str) -> Daemon {
         let mut command = self.command();
-        command.args(["--grpc", "127.0.0.1:0", "--nvmf", "127.0.0.1:0"]);
+        command.args(["--grpc", grpc, "--nvmf", nvmf]);
         Daemon::start(&mut command).unwrap_or_else(|stderr| panic!("not ready:\n{stderr}"))
     }
 }
@@ -264,6 +269,11 @@ impl Daemon {
     /// Waits for its end; the exit code.
     pub fn wait(mut self) -> Option<i32> {
         self.child.wait("the daemon ends after a signal").code()
+    }
+
+    /// Whether it is no more.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.0.try_wait().expect("a child").is_some()
     }
 
     /// Where metrics are served, if they are.
