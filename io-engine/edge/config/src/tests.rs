@@ -80,6 +80,7 @@ fn every_key_arrives() {
         [[device]]
         uri = "malloc:///m?size_mb=64"
         share = true
+        read_only = true
         allowed_hosts = ["nqn.2014-08.org.example:h"]
         "#,
     )
@@ -120,7 +121,7 @@ fn every_key_arrives() {
     assert_eq!(config.plugins.files, [Path::new("/srv/one.so")]);
     assert_eq!(config.plugins.directories, [Path::new("/srv/plugins")]);
     assert_eq!(config.plugins.load_timeout_s.get(), 4);
-    assert!(config.devices[0].share);
+    assert!(config.devices[0].share && config.devices[0].read_only);
 }
 
 #[test]

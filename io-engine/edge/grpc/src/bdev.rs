@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use engine::control::dataplane::Access;
 use engine::control::{self, Engine};
 use proto::mayastor::v1::bdev_rpc_server::BdevRpc;
 use proto::mayastor::v1::{
@@ -75,7 +76,7 @@ impl BdevRpc for Service {
         }
         let shared = self
             .engine
-            .share_bdev(&request.name, request.allowed_hosts)
+            .share_bdev(&request.name, request.allowed_hosts, Access::ReadWrite)
             .await;
         let bdev = shared.map_err(|problem| status(Doing::Other, &problem))?;
         Ok(Response::new(BdevShareResponse {

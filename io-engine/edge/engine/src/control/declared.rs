@@ -61,6 +61,10 @@ pub fn check(
             identity::validate_nqn("the subsystem of this device would be", &nqn)
                 .map_err(|problem| mistake("share", problem.to_string()))?;
         }
+        if device.read_only && !device.share {
+            let problem = "says how the device is shared; add share = true, or remove it";
+            return Err(mistake("read_only", problem.to_owned()));
+        }
         for (at, host) in device.allowed_hosts.iter().enumerate() {
             identity::validate_nqn("allowed host", host)
                 .map_err(|problem| mistake(&format!("allowed_hosts[{at}]"), problem.to_string()))?;
@@ -81,6 +85,7 @@ mod tests {
         DeclaredDevice {
             uri: uri.to_owned(),
             share: false,
+            read_only: false,
             allowed_hosts: Vec::new(),
         }
     }
@@ -151,6 +156,13 @@ mod tests {
             (
                 shared(&long, Vec::new()),
                 "share: the subsystem of this device would be 'nqn.",
+            ),
+            (
+                DeclaredDevice {
+                    read_only: true,
+                    ..device("aio:///x")
+                },
+                "read_only: says how the device is shared; add share = true, or remove it",
             ),
             (
                 shared("aio:///x", vec![HOST.into(), "iqn.2019-05.io:x".into()]),
