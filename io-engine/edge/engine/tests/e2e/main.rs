@@ -2,8 +2,10 @@
 
 mod bench_disk;
 mod data_path;
+mod fault_status;
 mod from_files;
 mod hostile;
+mod isolation;
 mod live_changes;
 mod logs;
 mod lost_devices;
