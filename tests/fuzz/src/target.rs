@@ -136,6 +136,7 @@ impl Engine {
                 volatile_cache: true,
                 ..NamespaceCapabilities::FULL
             },
+            read_only: nsid % 4 == 3,
             device: DeviceKey(nsid),
             reservations,
         };

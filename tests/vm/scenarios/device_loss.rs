@@ -95,7 +95,7 @@ fn run(vm: &mut Vm, lab: &mut Lab) {
     vm.disconnect(&host);
     inside::stop(vm, engine);
     vm.disconnect(&again);
-    vm.sh("rm -rf /opt/io-engine /run/state-loss");
+    vm.sh("rm -rf /opt/engine /run/state-loss");
 }
 
 /// The device is listed with its fault and the way out.

@@ -1,5 +1,7 @@
 //! The engine runs in the guest, on Debian's own kernel, and the host side is the same machine.
 
+use std::path::Path;
+
 use vm_tests::{Job, Lab, PATIENCE, Scenario, Vm};
 
 pub(crate) const SCENARIO: Scenario = Scenario {
@@ -10,7 +12,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
 };
 
 /// The engine's client inside the guest.
-pub(super) const CLIENT: &str = "/opt/io-engine-client -b http://127.0.0.1:10124";
+pub(super) const CLIENT: &str = "/opt/engine/io-engine-client -b http://127.0.0.1:10124";
 
 fn run(vm: &mut Vm, lab: &mut Lab) {
     install(vm, lab);
@@ -24,17 +26,17 @@ fn run(vm: &mut Vm, lab: &mut Lab) {
     for driver in ["uring", "epoll"] {
         serve_and_use(vm, driver);
     }
-    vm.sh("umount /run/files; rm -f /tmp/backing /tmp/buffered.img /opt/io-engine");
+    vm.sh("umount /run/files; rm -rf /tmp/backing /tmp/buffered.img /opt/engine");
 }
 
 /// Puts the engine, its client and what they need into the guest.
 pub(super) fn install(vm: &mut Vm, lab: &Lab) {
-    let size = lab.put_engine_into_share();
+    let size = lab.put_engine_into_share(Path::new("/opt/engine"));
     assert!(size > 0, "there is an engine to run");
     vm.sh_within(
         3 * PATIENCE,
         "mkdir -p /mnt/share /opt && mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 share /mnt/share && \
-         cp /mnt/share/io-engine /mnt/share/io-engine-client /opt/ && \
+         cp -r /mnt/share/engine /opt/ && \
          (cd /mnt/share/root && find . -type f | grep '\\.so' | while read -r lib; do \
             mkdir -p \"/$(dirname \"$lib\")\" && { [ -e \"/$lib\" ] || cp \"$lib\" \"/$lib\"; } || exit 1; done) && \
          umount /mnt/share",
@@ -44,7 +46,7 @@ pub(super) fn install(vm: &mut Vm, lab: &Lab) {
 /// Starts the engine in the guest, with its state in `/run/state-NAME`, and waits until it answers.
 pub(super) fn start(vm: &mut Vm, name: &str, driver: &str) -> Job {
     let engine = vm.background(&format!(
-        "echo $$ >/run/engine.pid; exec /opt/io-engine --driver {driver} --state-dir /run/state-{name} \
+        "echo $$ >/run/engine.pid; exec /opt/engine/io-engine --config /opt/engine/engine.toml --driver {driver} --state-dir /run/state-{name} \
          --grpc 127.0.0.1:10124 --nvmf 127.0.0.1:8420"
     ));
     let list = format!("{CLIENT} bdev list");

@@ -10,6 +10,7 @@ mod device_loss;
 mod discard;
 mod discover;
 mod ext4;
+mod faults;
 mod features;
 mod file_system;
 mod identify;
@@ -37,6 +38,7 @@ pub(crate) const ALL: &[&Scenario] = &[
     &namespaces::SCENARIO,
     &reservations::SCENARIO,
     &allow_list::SCENARIO,
+    &faults::SCENARIO,
     &crash::SCENARIO,
     &inside::SCENARIO,
     &device_loss::SCENARIO,

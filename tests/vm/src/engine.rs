@@ -21,6 +21,15 @@ const READY_LIMIT: Duration = Duration::from_secs(120);
 /// How long the engine may take to end after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(120);
 
+/// The engine's own plugins as files, in the order they are loaded.
+const PLUGIN_FILES: [&str; 5] = [
+    "libdevice_mem_plugin.so",
+    "libdevice_uring_plugin.so",
+    "libtransport_nvmf_tcp_plugin.so",
+    "libtransport_nbd_plugin.so",
+    "libdevice_fault_plugin.so",
+];
+
 /// Programs under test.
 #[derive(Clone, Debug)]
 pub struct Programs {
@@ -28,18 +37,24 @@ pub struct Programs {
     pub engine: PathBuf,
     /// `io-engine-client`.
     pub client: PathBuf,
+    /// Files that devices and transports are loaded from; where there are none, those linked into the engine are used.
+    pub plugins: Vec<PathBuf>,
 }
 
 impl Programs {
-    /// From `IO_ENGINE_BIN` (the engine; the client lies beside it), or the workspace's release directory.
+    /// From `IO_ENGINE_BIN` (the engine; the client and plugins lie beside it), or the workspace's release directory. `dynamic`
+    /// has devices and transports loaded from files.
     ///
     /// # Errors
     /// A sentence naming the program that is not there.
-    pub fn locate(target: &Path) -> Result<Self, String> {
+    pub fn locate(target: &Path, dynamic: bool) -> Result<Self, String> {
         let engine = std::env::var_os("IO_ENGINE_BIN")
             .map_or_else(|| target.join("release/io-engine"), PathBuf::from);
         let client = engine.with_file_name("io-engine-client");
-        for program in [&engine, &client] {
+        let plugins = PLUGIN_FILES.map(|name| engine.with_file_name(name));
+        let plugins = plugins.into_iter().filter(|_| dynamic);
+        let plugins: Vec<PathBuf> = plugins.collect();
+        for program in [&engine, &client].into_iter().chain(&plugins) {
             if !program.is_file() {
                 return Err(format!(
                     "{} is not built; run: cargo build --release --workspace",
@@ -47,7 +62,22 @@ impl Programs {
                 ));
             }
         }
-        Ok(Self { engine, client })
+        Ok(Self {
+            engine,
+            client,
+            plugins,
+        })
+    }
+
+    /// Text of the configuration that has the plugins loaded from `directory`, or from where they are; `None` where those linked
+    /// in are used.
+    pub(crate) fn config(&self, directory: Option<&Path>) -> Option<String> {
+        let place = |file: &PathBuf| match directory {
+            Some(directory) => directory.join(file.file_name().unwrap_or_default()),
+            None => file.clone(),
+        };
+        let files: Vec<PathBuf> = self.plugins.iter().map(place).collect();
+        (!files.is_empty()).then(|| format!("[plugins]\nbuilt_in = false\nfiles = {files:?}\n"))
     }
 }
 
@@ -261,6 +291,11 @@ fn launch(
     for address in nvmf {
         command.args(["--nvmf", address]);
     }
+    if let Some(text) = programs.config(None) {
+        let config = dir.join("engine.toml");
+        fs::write(&config, text).unwrap_or_else(|e| panic!("write {}: {e}", config.display()));
+        command.arg("--config").arg(config);
+    }
     let mut process = command
         .args(arguments)
         .stdin(Stdio::null())
@@ -334,7 +369,9 @@ fn port_of(address: &str) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use super::{nqn_of, parse_ready};
+    use std::path::Path;
+
+    use super::{Programs, nqn_of, parse_ready};
 
     #[test]
     fn a_subsystem_name_may_hold_a_path() {
@@ -353,5 +390,25 @@ mod tests {
         assert_eq!(ready.nvmf, ["127.0.0.1:1", "[::1]:2"]);
         assert!(parse_ready("listening on 127.0.0.1:1").is_none());
         assert!(parse_ready("ready grpc=127.0.0.1:4").is_none());
+    }
+
+    #[test]
+    fn plugins_from_files_leave_those_linked_in_out() {
+        let mut programs = Programs {
+            engine: "/b/io-engine".into(),
+            client: "/b/io-engine-client".into(),
+            plugins: Vec::new(),
+        };
+        assert_eq!(programs.config(None), None);
+        programs.plugins = vec!["/b/liba.so".into()];
+        assert_eq!(
+            programs.config(Some(Path::new("/opt"))).as_deref(),
+            Some("[plugins]\nbuilt_in = false\nfiles = [\"/opt/liba.so\"]\n")
+        );
+        assert!(
+            programs
+                .config(None)
+                .is_some_and(|text| text.contains("/b/liba.so"))
+        );
     }
 }

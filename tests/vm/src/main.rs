@@ -1,4 +1,6 @@
-//! Runs the scenarios: `vm-tests [--list] [--keep] [SCENARIO…]`.
+//! Runs the scenarios: `vm-tests [--list] [--keep] [--dynamic] [SCENARIO…]`.
+//!
+//! With `--dynamic` nothing linked into the engine is used: its devices and transports are loaded from files.
 //!
 //! Exit code 0 when all passed, 1 when one failed, 2 when nothing could be run.
 
@@ -26,13 +28,14 @@ fn run(arguments: Vec<String>) -> Result<usize, String> {
         .partition(|word| word.starts_with("--"));
     if let Some(unknown) = options
         .iter()
-        .find(|option| !["--list", "--keep"].contains(&option.as_str()))
+        .find(|option| !["--list", "--keep", "--dynamic"].contains(&option.as_str()))
     {
         return Err(format!(
-            "unknown option {unknown}; usage: vm-tests [--list] [--keep] [SCENARIO…]"
+            "unknown option {unknown}; usage: vm-tests [--list] [--keep] [--dynamic] [SCENARIO…]"
         ));
     }
-    if options.iter().any(|option| option == "--list") {
+    let has = |name: &str| options.iter().any(|option| option == name);
+    if has("--list") {
         for scenario in scenarios::ALL {
             report(&format!("{:<20} {}", scenario.name, scenario.about));
         }
@@ -40,12 +43,12 @@ fn run(arguments: Vec<String>) -> Result<usize, String> {
     }
     let chosen = choose(&names)?;
     let target = target_dir()?;
-    let programs = Programs::locate(&target)?;
+    let programs = Programs::locate(&target, has("--dynamic"))?;
     let artifacts = prepare(&target.join("vm"))?;
     let (accel, reason) = Accel::detect();
     report(&format!("guests run with {accel:?} ({reason})"));
     let dir = target.join(format!("vm/run-{}", std::process::id()));
-    let keep = options.iter().any(|option| option == "--keep");
+    let keep = has("--keep");
     let mut runner = Runner::new(artifacts, accel, programs, &dir, keep);
     let failed = chosen
         .iter()

@@ -46,16 +46,26 @@ impl Lab {
         &mut self.engines[at]
     }
 
-    /// Copies engine, client and their libraries into the directory the guest can mount; gives the engine's size.
-    pub fn put_engine_into_share(&self) -> u64 {
-        for program in [&self.programs.engine, &self.programs.client] {
+    /// Copies engine, client, plugins and their libraries into `engine` in the directory the guest can mount, with the
+    /// configuration `engine.toml` of an engine that lies in `directory` there; gives the engine's size.
+    pub fn put_engine_into_share(&self, directory: &Path) -> u64 {
+        let programs = &self.programs;
+        let place = self.share.join("engine");
+        fs::create_dir_all(&place).unwrap_or_else(|e| panic!("create {}: {e}", place.display()));
+        for program in [&programs.engine, &programs.client]
+            .into_iter()
+            .chain(&programs.plugins)
+        {
             let name = program.file_name().unwrap_or_default();
-            fs::copy(program, self.share.join(name))
+            fs::copy(program, place.join(name))
                 .unwrap_or_else(|e| panic!("copy {}: {e}", program.display()));
             artifacts::copy_with_libraries(program, &self.share.join("root"))
                 .unwrap_or_else(|e| panic!("{e}"));
         }
-        fs::metadata(self.share.join("io-engine")).map_or(0, |meta| meta.len())
+        let config = place.join("engine.toml");
+        let text = programs.config(Some(directory)).unwrap_or_default();
+        fs::write(&config, text).unwrap_or_else(|e| panic!("write {}: {e}", config.display()));
+        fs::metadata(place.join("io-engine")).map_or(0, |meta| meta.len())
     }
 }
 

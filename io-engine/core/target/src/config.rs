@@ -170,6 +170,8 @@ pub struct NamespaceConfig {
     pub blocks: Blocks,
     /// What its device can do.
     pub capabilities: NamespaceCapabilities,
+    /// Hosts may not change its blocks. Fixed as long as the namespace is there.
+    pub read_only: bool,
     /// The engine's name for the device.
     pub device: DeviceKey,
     /// Reservations restored from the store, if any were persisted.

@@ -256,6 +256,7 @@ fn identify_namespace(subsystem: &Subsystem, namespace: &Namespace) -> IdentifyN
         preferred_deallocate_alignment: preferred,
         optimal_write_size: preferred,
         anagrpid: ana_group(subsystem),
+        nsattr: nsattr(namespace),
         nguid: namespace.nguid,
         eui64: namespace.eui64,
         format_0: LbaFormat {
@@ -293,9 +294,14 @@ fn independent_namespace(subsystem: &Subsystem, namespace: &Namespace) -> Indepe
         nmic: NMIC_SHARED,
         rescap: RESCAP,
         anagrpid: ana_group(subsystem),
-        nsattr: 0,
+        nsattr: nsattr(namespace),
         ready: true,
     }
+}
+
+/// NSATTR (NVM Command Set 1.0c §4.1.5.1): bit 0, write protected.
+fn nsattr(namespace: &Namespace) -> u8 {
+    u8::from(namespace.read_only)
 }
 
 fn ana_group(subsystem: &Subsystem) -> u32 {

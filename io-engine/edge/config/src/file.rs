@@ -137,6 +137,9 @@ pub struct DeclaredDevice {
     /// Export it over NVMe/TCP.
     #[serde(default)]
     pub share: bool,
+    /// Hosts may not change its blocks.
+    #[serde(default)]
+    pub read_only: bool,
     /// Host NQNs that may connect; empty = any.
     #[serde(default)]
     pub allowed_hosts: Vec<String>,

@@ -82,6 +82,7 @@ fn every_key_arrives() {
         [[device]]
         uri = "malloc:///m?size_mb=64"
         share = true
+        read_only = true
         allowed_hosts = ["nqn.2014-08.org.example:h"]
         "#,
     )
@@ -123,7 +124,7 @@ fn every_key_arrives() {
     assert_eq!(config.plugins.directories, [Path::new("/srv/plugins")]);
     assert!(config.plugins.isolate.iter().eq(["acme-device"]));
     assert_eq!(config.plugins.load_timeout_s.get(), 4);
-    assert!(config.devices[0].share);
+    assert!(config.devices[0].share && config.devices[0].read_only);
     assert_eq!(config.memory.ram_disks_bytes_max, Some(512 << 20));
 }
 

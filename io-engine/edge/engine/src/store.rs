@@ -135,6 +135,9 @@ pub struct NamespaceRecord {
     pub uuid: Uuid,
     /// NGUID.
     pub nguid: Uuid,
+    /// Hosts may not change its blocks. Not written where they may, so that an engine that does not know it reads the record.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
 }
 
 /// A subsystem. The key is its NQN.
@@ -155,6 +158,9 @@ pub struct SubsystemRecord {
 pub struct ExportRecord {
     /// Protocol, as its plugin calls it.
     pub protocol: String,
+    /// Clients may not change its blocks. Not written where they may, as in [`NamespaceRecord`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
 }
 
 /// Writes that were acknowledged may be gone from a device, and hosts are to be told. The key is the device's name.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::control::dataplane::Access;
 use engine::control::{self, Engine};
 use proto::mayastor::v1::bdev_rpc_server::BdevRpc;
 use proto::mayastor::v1::{
@@ -81,7 +82,7 @@ impl BdevRpc for Service {
         }
         let shared = self
             .engine
-            .share_bdev(&request.name, request.allowed_hosts)
+            .share_bdev(&request.name, request.allowed_hosts, Access::ReadWrite)
             .await;
         let bdev = shared.map_err(|problem| status(Doing::Other, &problem))?;
         Ok(Response::new(BdevShareResponse {

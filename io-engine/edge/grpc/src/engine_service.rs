@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::control::dataplane::Access;
 use engine::control::stats::CountedOp;
 use engine::control::{self, Engine, ObjectStats};
 use plugin_host::{PluginInfo, Source};
@@ -22,6 +23,9 @@ use crate::status::{Doing, status};
 const INFLIGHT_MAX: usize = 1000;
 /// Commands looked at when only some of them are wanted.
 const INFLIGHT_SEARCHED_MAX: usize = 65_536;
+
+/// Name of NVMe-oF among the protocols a device is shared over.
+const NVMF: &str = "nvmf";
 
 #[derive(Debug)]
 pub(crate) struct Service {
@@ -92,8 +96,21 @@ impl EngineRpc for Service {
         &self,
         request: Request<ShareDeviceRequest>,
     ) -> Result<Response<ShareDeviceResponse>, Status> {
-        let ShareDeviceRequest { name, protocol } = request.into_inner();
-        let shared = self.engine.export_bdev(&name, &protocol).await;
+        let ShareDeviceRequest {
+            name,
+            protocol,
+            read_only,
+            allowed_hosts,
+        } = request.into_inner();
+        let access = Access::of(read_only);
+        let shared = match protocol.as_str() {
+            NVMF => self.engine.share_bdev(&name, allowed_hosts, access).await,
+            _ if !allowed_hosts.is_empty() => {
+                let text = format!("{protocol} knows no hosts by NQN; leave allowed_hosts out");
+                return Err(Status::invalid_argument(text));
+            }
+            _ => self.engine.export_bdev(&name, &protocol, access).await,
+        };
         let bdev = shared.map_err(|problem| status(Doing::Other, &problem))?;
         Ok(Response::new(ShareDeviceResponse {
             uri: bdev.share_uri.unwrap_or_default(),

@@ -54,7 +54,16 @@ pub(crate) async fn run(context: Context, command: Bdev) -> Result<(), Failure> 
             name,
             protocol,
             allowed_hosts,
-        } => share(&context, name, protocol, allowed_hosts).await,
+            read_only,
+        } => {
+            let request = ShareDeviceRequest {
+                name,
+                protocol: String::new(),
+                read_only,
+                allowed_hosts,
+            };
+            share(&context, protocol, request).await
+        }
         Bdev::Unshare { name } => {
             let what = format!("bdev unshare {name}");
             context
@@ -80,16 +89,22 @@ pub(crate) async fn run(context: Context, command: Bdev) -> Result<(), Failure> 
 /// Exports a device and prints where it is found.
 async fn share(
     context: &Context,
-    name: String,
     protocol: Protocol,
-    allowed_hosts: Vec<String>,
+    wanted: ShareDeviceRequest,
 ) -> Result<(), Failure> {
     let protocol = match protocol {
-        Protocol::Nbd => return share_over(context, name, "nbd", &allowed_hosts).await,
+        Protocol::Nbd => return share_over(context, "nbd", wanted).await,
+        // `mayastor.v1` knows no read-only shares.
+        Protocol::Nvmf if wanted.read_only => return share_over(context, "nvmf", wanted).await,
         Protocol::Nvmf => ShareProtocol::Nvmf,
         Protocol::Iscsi => ShareProtocol::Iscsi,
         Protocol::None => ShareProtocol::None,
     };
+    let ShareDeviceRequest {
+        name,
+        allowed_hosts,
+        ..
+    } = wanted;
     let what = format!("bdev share {name}");
     let request = BdevShareRequest {
         name,
@@ -117,20 +132,21 @@ async fn command_to(context: &Context, name: String, command: &str) -> Result<()
     context.line(&reply, |reply| reply.answer.trim_end().to_owned())
 }
 
-/// Exports a device over a protocol that is not NVMe-oF and prints where it is found.
+/// Exports a device over `protocol`, as `mayastor.v1` cannot, and prints where it is found.
 async fn share_over(
     context: &Context,
-    name: String,
     protocol: &str,
-    allowed_hosts: &[String],
+    wanted: ShareDeviceRequest,
 ) -> Result<(), Failure> {
-    let what = format!("bdev share {name}");
-    if !allowed_hosts.is_empty() {
+    let what = format!("bdev share {}", wanted.name);
+    if protocol != "nvmf" && !wanted.allowed_hosts.is_empty() {
         let text = format!("{protocol} knows no hosts by NQN; leave --allowed-host out");
         return Err(Failure::new(what, text));
     }
-    let protocol = protocol.to_owned();
-    let request = ShareDeviceRequest { name, protocol };
+    let request = ShareDeviceRequest {
+        protocol: protocol.to_owned(),
+        ..wanted
+    };
     let mut engine = EngineRpcClient::new(context.channel());
     let reply = context.call(what, engine.share_device(request)).await?;
     context.line(&reply, |reply| reply.uri.clone())

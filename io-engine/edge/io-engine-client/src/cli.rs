@@ -156,6 +156,9 @@ pub(crate) enum Bdev {
         /// NQN of a host that may connect; any host if not given; nvmf only
         #[arg(long = "allowed-host")]
         allowed_hosts: Vec<String>,
+        /// Let nobody change its blocks
+        #[arg(long)]
+        read_only: bool,
     },
     /// Stop exporting a device
     Unshare {

@@ -13,6 +13,7 @@ use crate::verify::{Map, UNITS_MAX};
 use lane::{Lane, Work};
 use std::fmt;
 use std::io;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -106,6 +107,9 @@ pub struct LoadOptions {
     pub reconnect: Option<Duration>,
     /// Sleep where there is nothing to do; spin otherwise.
     pub sleep: bool,
+    /// I/Os a second that all queues together begin, at most what the depth allows; as many as can be where `None`. Latency then
+    /// runs from when an I/O was due, so that what waits behind a slow one counts.
+    pub rate: Option<NonZeroU32>,
 }
 
 /// Why a run could not be done. Errors of single I/Os are in the report.
@@ -284,7 +288,10 @@ impl<'a> Run<'a> {
             }
             self.step_phase(now, session);
             if is_idle && self.options.sleep && self.lanes.iter().all(|l| l.events.is_empty()) {
-                session.sleep(SERVICE_INTERVAL)?;
+                // What is due and was not begun has no free slot: a completion makes one.
+                let due = self.work.pace.as_ref().map(|pace| pace.due(now));
+                let due = due.filter(|due| !due.is_zero()).unwrap_or(SERVICE_INTERVAL);
+                session.sleep(due.min(SERVICE_INTERVAL))?;
                 now = Instant::now();
             }
         }

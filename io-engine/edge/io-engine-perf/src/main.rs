@@ -9,6 +9,7 @@ use io_engine_perf::{SessionOptions, client::discover, socket};
 use std::error::Error;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -147,6 +148,9 @@ struct Load {
     /// File that keeps what was acknowledged between runs.
     #[arg(long)]
     state: Option<PathBuf>,
+    /// I/Os a second that all queues begin together; latency runs from when an I/O was due. As many as can be by default.
+    #[arg(long)]
+    rate: Option<NonZeroU32>,
     /// Seconds to try again after a lost connection.
     #[arg(long, value_parser = seconds)]
     reconnect: Option<f64>,
@@ -321,6 +325,7 @@ fn run_load(args: Load) -> Outcome {
         state: args.state,
         reconnect: args.reconnect.map(Duration::from_secs_f64),
         sleep: args.common.sleep,
+        rate: args.rate,
     })?;
     print(&report, format)
 }

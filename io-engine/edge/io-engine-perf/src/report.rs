@@ -34,6 +34,8 @@ pub struct Report {
     pub latency_us_p99: f64,
     /// 99.9th percentile.
     pub latency_us_p999: f64,
+    /// 99.99th percentile.
+    pub latency_us_p9999: f64,
     /// Largest latency.
     pub latency_us_max: f64,
     /// CPU time of this process per I/O, in microseconds.
@@ -100,6 +102,7 @@ impl Report {
             latency_us_p50: latency.quantile_us(0.5),
             latency_us_p99: latency.quantile_us(0.99),
             latency_us_p999: latency.quantile_us(0.999),
+            latency_us_p9999: latency.quantile_us(0.9999),
             latency_us_max: latency.max_us(),
             cpu_us_per_io: interval.cpu_ns as f64 / 1000.0 / done.max(1.0),
             system_calls_per_io: interval.system_calls as f64 / done.max(1.0),
@@ -133,11 +136,12 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "  latency us   mean {:.1}   p50 {:.1}   p99 {:.1}   p99.9 {:.1}   max {:.1}",
+            "  latency us   mean {:.1}   p50 {:.1}   p99 {:.1}   p99.9 {:.1}   p99.99 {:.1}   max {:.1}",
             self.latency_us_mean,
             self.latency_us_p50,
             self.latency_us_p99,
             self.latency_us_p999,
+            self.latency_us_p9999,
             self.latency_us_max
         )?;
         writeln!(

@@ -193,6 +193,10 @@ impl Target {
         if end.is_none_or(|end| end > namespace.blocks) {
             return Err(Status::LBA_OUT_OF_RANGE.dnr());
         }
+        if namespace.read_only && intent == Intent::Write {
+            // Base 2.0c §3.3.3.2.1: Namespace is Write Protected.
+            return Err(Status::NAMESPACE_WRITE_PROTECTED.dnr());
+        }
         if namespace.reservations.rtype.is_some() {
             let controller = qpair.controller;
             check_access(
@@ -436,6 +440,9 @@ impl Target {
             .ok_or(Status::INVALID_NAMESPACE.dnr())?;
         if !namespace.capabilities.discard {
             return Err(Status::INVALID_OPCODE.dnr());
+        }
+        if namespace.read_only {
+            return Err(Status::NAMESPACE_WRITE_PROTECTED.dnr());
         }
         let host = &self.controllers[qpair.controller].host.id;
         check_access(qpair, namespace, host, Intent::Write)

@@ -1,10 +1,12 @@
 //! Reads, writes and their kin: checks, data, the device, answers.
 
+use nvme_spec::identify::cns;
 use nvme_spec::io::{BlockCommand, DatasetManagement, DsmRange, NSID_ALL};
 use nvme_spec::opcode::{admin, nvm};
 use nvme_spec::{Sgl, Sqe, Status};
 use nvme_target::{
-    CmdId, DeviceKey, DisconnectReason, InCapsule, IoError, IoOp, TargetConfig, limits,
+    CmdId, DeviceKey, DisconnectReason, InCapsule, IoError, IoOp, NamespaceConfig, TargetConfig,
+    limits,
 };
 use units::BlockRange;
 
@@ -187,6 +189,61 @@ fn fua_reaches_the_device_and_a_fua_read_flushes_first() {
             IoOp::Read { range }
         ]
     );
+}
+
+#[test]
+fn a_read_only_namespace_says_so_and_takes_nothing_that_changes_it() {
+    // NVM Command Set 1.0c §4.1.5.1, Base 2.0c §5.17.2.8: NSATTR bit 0.
+    let mut world = World::new();
+    let read_only = NamespaceConfig {
+        read_only: true,
+        ..namespace(3)
+    };
+    world
+        .target
+        .add_namespace(world.subsystem, read_only)
+        .unwrap();
+    let host = world.host(HOST_A);
+    for (nsid, attributes) in [(1, 0), (3, 1)] {
+        let reply = world.identify(host.admin, cns::NAMESPACE, nsid);
+        assert_eq!(reply.data[99], attributes);
+        let reply = world.identify(host.admin, cns::INDEPENDENT_NAMESPACE, nsid);
+        assert_eq!(reply.data[8], attributes);
+    }
+    let refused = Status::NAMESPACE_WRITE_PROTECTED.dnr();
+    let one = DatasetManagement {
+        ranges: 1,
+        deallocate: true,
+    };
+    let list = ranges(&[(0, 8)]);
+    let block_of = |opcode, cid, sgl| block(0, 1).emit(opcode, cid, 3, sgl);
+    let changes = [
+        (
+            block_of(nvm::WRITE, 1, Sgl::in_capsule(0, 512)),
+            vec![1; 512],
+        ),
+        // Data that would have to be fetched are not.
+        (block_of(nvm::WRITE, 2, Sgl::transport(512)), Vec::new()),
+        (block_of(nvm::WRITE_ZEROES, 3, Sgl([0; 16])), Vec::new()),
+        (one.emit(4, 3, Sgl::in_capsule(0, 16)), list),
+    ];
+    for (sqe, data) in changes {
+        let status = world.call(host.io, &sqe, &data).cqe.status;
+        assert_eq!(status, refused, "{sqe:?}");
+    }
+    assert!(world.io_log.is_empty(), "{:?}", world.io_log);
+    let others = [
+        (
+            block_of(nvm::COMPARE, 5, Sgl::in_capsule(0, 512)),
+            vec![0; 512],
+        ),
+        (block_of(nvm::READ, 6, Sgl::transport(512)), Vec::new()),
+        (Sqe::new(nvm::FLUSH, 7, 3), Vec::new()),
+    ];
+    for (sqe, data) in others {
+        let status = world.call(host.io, &sqe, &data).cqe.status;
+        assert_eq!(status, Status::SUCCESS, "{sqe:?}");
+    }
 }
 
 #[test]

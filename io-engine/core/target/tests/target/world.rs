@@ -87,6 +87,7 @@ pub(crate) fn namespace(nsid: u32) -> NamespaceConfig {
             volatile_cache: true,
             ..NamespaceCapabilities::FULL
         },
+        read_only: false,
         device: DeviceKey(nsid),
         reservations: None,
     }

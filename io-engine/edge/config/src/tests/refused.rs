@@ -19,7 +19,7 @@ fn golden_lines_of_refused_files() {
         ),
         (
             "[[device]]\nuri = \"malloc:///a\"\nshared = true\n",
-            "FILE:3: device[0].shared: unknown key; the keys here are uri, share, allowed_hosts",
+            "FILE:3: device[0].shared: unknown key; the keys here are uri, share, read_only, allowed_hosts",
         ),
         (
             "[reactors]\nspin_us_max = 5000\n",

@@ -105,6 +105,36 @@ pub struct NamespaceSpec {
     pub uuid: Uuid,
     /// Identity reported by namespace identification descriptor 2h and Identify Namespace.
     pub nguid: [u8; 16],
+    /// What hosts may do with its blocks.
+    pub access: Access,
+}
+
+/// What those a device is served to may do with its blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Access {
+    /// Read and change them.
+    #[default]
+    ReadWrite,
+    /// Read them.
+    ReadOnly,
+}
+
+impl Access {
+    /// Whether nobody may change them.
+    pub const fn is_read_only(self) -> bool {
+        match self {
+            Self::ReadWrite => false,
+            Self::ReadOnly => true,
+        }
+    }
+
+    /// `ReadOnly` if `read_only`.
+    pub const fn of(read_only: bool) -> Self {
+        match read_only {
+            true => Self::ReadOnly,
+            false => Self::ReadWrite,
+        }
+    }
 }
 
 /// A subsystem as it is to be served.
@@ -129,6 +159,8 @@ pub struct ExportSpec {
     pub name: String,
     /// Protocol, as its plugin calls it: `nbd`.
     pub protocol: String,
+    /// What clients may do with its blocks.
+    pub access: Access,
 }
 
 /// Load and state of one reactor.

@@ -65,6 +65,10 @@ pub fn check(
             let problem = "is for devices that are shared; add share = true, or leave it out";
             return Err(mistake("allowed_hosts", problem.to_owned()));
         }
+        if device.read_only && !device.share {
+            let problem = "says how the device is shared; add share = true, or remove it";
+            return Err(mistake("read_only", problem.to_owned()));
+        }
         for (at, host) in device.allowed_hosts.iter().enumerate() {
             identity::validate_nqn("allowed host", host)
                 .map_err(|problem| mistake(&format!("allowed_hosts[{at}]"), problem.to_string()))?;
@@ -85,6 +89,7 @@ mod tests {
         DeclaredDevice {
             uri: uri.to_owned(),
             share: false,
+            read_only: false,
             allowed_hosts: Vec::new(),
         }
     }
@@ -155,6 +160,13 @@ mod tests {
             (
                 shared(&long, Vec::new()),
                 "share: the subsystem of this device would be 'nqn.",
+            ),
+            (
+                DeclaredDevice {
+                    read_only: true,
+                    ..device("aio:///x")
+                },
+                "read_only: says how the device is shared; add share = true, or remove it",
             ),
             (
                 shared("aio:///x", vec![HOST.into(), "iqn.2019-05.io:x".into()]),

@@ -4,8 +4,9 @@
 
 use std::sync::Arc;
 
-use super::dataplane::{ExportSpec, Problem, ProblemKind, Writers};
+use super::dataplane::{Access, ExportSpec, Problem, ProblemKind, Writers};
 use super::registry::{ExportEntry, no_device};
+use super::shares::check_access;
 use super::{Bdev, Engine};
 use crate::store::{Change, ExportRecord};
 
@@ -17,24 +18,33 @@ impl Engine {
     ///
     /// # Errors
     /// `NotFound`, `Unsupported` when no plugin brings the protocol, `Busy` while the device is faulted or a namespace of a
-    /// subsystem, `AlreadyExists` when it is served over another protocol, `InvalidArgument` for a name that is too long, and what
-    /// opening the protocol's server meets.
+    /// subsystem, `AlreadyExists` when it is served over another protocol or with another access, `InvalidArgument` for a name that
+    /// is too long, and what opening the protocol's server meets.
     pub async fn export_bdev(
         self: &Arc<Self>,
         name: &str,
         protocol: &str,
+        access: Access,
     ) -> Result<Bdev, Problem> {
         let (name, protocol) = (name.to_owned(), protocol.to_owned());
-        self.change(|engine| async move { engine.export(&name, protocol).await })
+        self.change(|engine| async move { engine.export(&name, protocol, access).await })
             .await
     }
 
-    async fn export(self: &Arc<Self>, name: &str, protocol: String) -> Result<Bdev, Problem> {
+    async fn export(
+        self: &Arc<Self>,
+        name: &str,
+        protocol: String,
+        access: Access,
+    ) -> Result<Bdev, Problem> {
         let spec = {
             let state = self.read();
             let (_, info) = state.open_device(name)?;
             if let Some(entry) = state.exports.get(name) {
                 let there = &entry.record.protocol;
+                if *there == protocol {
+                    check_access(name, Access::of(entry.record.read_only), access)?;
+                }
                 if *there == protocol && entry.online.is_ok() {
                     drop(state);
                     return self.bdev(name).ok_or_else(|| no_device(name));
@@ -61,9 +71,13 @@ impl Engine {
                 device: info.handle,
                 name: volume.to_owned(),
                 protocol: protocol.clone(),
+                access,
             }
         };
-        let record = ExportRecord { protocol };
+        let record = ExportRecord {
+            protocol,
+            read_only: access.is_read_only(),
+        };
         self.persist(vec![Change::PutExport(name.to_owned(), record.clone())])
             .await?;
         let uri = match self.plane().add_export(spec).await {
@@ -135,6 +149,7 @@ impl Engine {
                 device: handle,
                 name: name.trim_start_matches('/').to_owned(),
                 protocol: entry.record.protocol.clone(),
+                access: Access::of(entry.record.read_only),
             };
             state.open_device(name).map(|(_, info)| spec(info.handle))
         };

@@ -150,6 +150,13 @@ impl FakePlane {
             .collect()
     }
 
+    /// What the device `name` is served as over another protocol.
+    pub fn export_of(&self, name: &str) -> Option<ExportSpec> {
+        let inner = self.lock();
+        let mut exports = inner.exports.values();
+        exports.find(|spec| spec.name == name).cloned()
+    }
+
     /// What is served.
     pub fn served(&self) -> Vec<SubsystemSpec> {
         self.lock().subsystems.values().cloned().collect()

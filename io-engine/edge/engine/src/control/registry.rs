@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::Engine;
 use super::dataplane::{
-    DeviceHandle, DeviceInfo, NamespaceSpec, Problem, ProblemKind, SubsystemSpec,
+    Access, DeviceHandle, DeviceInfo, NamespaceSpec, Problem, ProblemKind, SubsystemSpec,
 };
 use super::identity;
 use crate::store::{DeviceRecord, ExportRecord, LossRecord, SubsystemRecord};
@@ -167,6 +167,7 @@ impl State {
                 device: info.handle,
                 uuid: namespace.uuid,
                 nguid: *namespace.nguid.as_bytes(),
+                access: Access::of(namespace.read_only),
             })
         });
         Ok(SubsystemSpec {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use engine_config::DeclaredDevice;
 
-use super::dataplane::{DeviceInfo, Problem};
+use super::dataplane::{Access, DeviceInfo, Problem};
 use super::device_uri::Wanted;
 use super::registry::{DeviceEntry, ExportEntry, SubsystemEntry};
 use super::{Engine, identity};
@@ -235,7 +235,13 @@ impl Engine {
             }
         }
         if declared.share
-            && let Err(problem) = self.share_bdev(name, declared.allowed_hosts.clone()).await
+            && let Err(problem) = self
+                .share_bdev(
+                    name,
+                    declared.allowed_hosts.clone(),
+                    Access::of(declared.read_only),
+                )
+                .await
         {
             tracing::error!(%uri, %problem, "declared device not shared");
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::dataplane::{DeviceHandle, NamespaceSpec, Problem, ProblemKind, Writers};
+use super::dataplane::{Access, DeviceHandle, NamespaceSpec, Problem, ProblemKind, Writers};
 use super::registry::{SubsystemEntry, no_device};
 use super::{Bdev, Engine, SubsystemView, identity};
 use crate::store::{Change, NamespaceRecord, SubsystemRecord};
@@ -23,15 +23,17 @@ impl Engine {
     /// (opening a restricted share to everybody takes [`Engine::set_allowed_hosts`]).
     ///
     /// # Errors
-    /// `NotFound`, `Busy` while the device is faulted, `InvalidArgument` for a bad NQN, `ResourceExhausted`.
+    /// `NotFound`, `Busy` while the device is faulted, `InvalidArgument` for a bad NQN, `ResourceExhausted`, `AlreadyExists` when it
+    /// is shared with another access or over another protocol.
     pub async fn share_bdev(
         self: &Arc<Self>,
         name: &str,
         hosts: Vec<String>,
+        access: Access,
     ) -> Result<Bdev, Problem> {
         let hosts = checked_hosts(hosts)?;
         let name = name.to_owned();
-        self.change(|engine| async move { engine.share(&name, hosts).await })
+        self.change(|engine| async move { engine.share(&name, hosts, access).await })
             .await
     }
 
@@ -80,7 +82,7 @@ impl Engine {
     ) -> Result<SubsystemView, Problem> {
         let (nqn, bdev) = (nqn.to_owned(), bdev.to_owned());
         self.change(|engine| async move {
-            engine.attach(&nqn, &bdev, nsid).await?;
+            engine.attach(&nqn, &bdev, nsid, Access::ReadWrite).await?;
             engine.subsystem(&nqn)
         })
         .await
@@ -109,6 +111,7 @@ impl Engine {
         self: &Arc<Self>,
         name: &str,
         hosts: Vec<String>,
+        access: Access,
     ) -> Result<Bdev, Problem> {
         let nqn = identity::nqn_of(name);
         if let Some(entry) = self.read().exports.get(name) {
@@ -117,12 +120,16 @@ impl Engine {
                 format!("device '{name}' is shared over {protocol} already; unshare it first");
             return Err(Problem::new(ProblemKind::AlreadyExists, detail));
         }
-        let existing = self.read().subsystems.get(&nqn).cloned();
-        if let Some(entry) = existing {
+        let shared = self.read().subsystem(&nqn).ok().map(|entry| {
             let mut namespaces = entry.record.namespaces.iter();
-            // Its namespace was removed, and the subsystem stayed.
-            if !namespaces.any(|namespace| namespace.device == name) {
-                self.attach(&nqn, name, None).await?;
+            let own = namespaces.find(|namespace| namespace.device == name);
+            own.map(|namespace| Access::of(namespace.read_only))
+        });
+        if let Some(there) = shared {
+            match there {
+                Some(there) => check_access(name, there, access)?,
+                // Its namespace was removed, and the subsystem stayed.
+                None => self.attach(&nqn, name, None, access).await?,
             }
             if !hosts.is_empty() {
                 self.replace_hosts(&nqn, Some(hosts)).await?;
@@ -148,6 +155,7 @@ impl Engine {
                     device: name.to_owned(),
                     uuid: device.uuid,
                     nguid: device.uuid,
+                    read_only: access.is_read_only(),
                 }],
             }
         };
@@ -216,7 +224,13 @@ impl Engine {
         self.settle(&devices, Writers::Gone).await
     }
 
-    async fn attach(&self, nqn: &str, bdev: &str, nsid: Option<u32>) -> Result<(), Problem> {
+    async fn attach(
+        &self,
+        nqn: &str,
+        bdev: &str,
+        nsid: Option<u32>,
+        access: Access,
+    ) -> Result<(), Problem> {
         let (before, record, spec) = {
             let state = self.read();
             let entry = state.subsystem(nqn)?;
@@ -242,6 +256,7 @@ impl Engine {
                 device: bdev.to_owned(),
                 uuid,
                 nguid: uuid,
+                read_only: access.is_read_only(),
             });
             record.namespaces.sort_by_key(|namespace| namespace.nsid);
             let spec = NamespaceSpec {
@@ -249,6 +264,7 @@ impl Engine {
                 device: info.handle,
                 uuid,
                 nguid: *uuid.as_bytes(),
+                access,
             };
             (entry.clone(), record, spec)
         };
@@ -379,6 +395,19 @@ pub(super) fn checked_hosts(hosts: Vec<String>) -> Result<Vec<String>, Problem> 
         identity::validate_nqn("allowed host", host)?;
     }
     Ok(hosts)
+}
+
+/// Refuses to share again what is shared with another access: its hosts would have to be disconnected.
+pub(super) fn check_access(name: &str, there: Access, asked: Access) -> Result<(), Problem> {
+    if there == asked {
+        return Ok(());
+    }
+    let how = match there {
+        Access::ReadOnly => "read-only",
+        Access::ReadWrite => "for reading and writing",
+    };
+    let detail = format!("device '{name}' is shared {how} already; unshare it first");
+    Err(Problem::new(ProblemKind::AlreadyExists, detail))
 }
 
 fn free_nsid(nqn: &str, record: &SubsystemRecord, wanted: Option<u32>) -> Result<u32, Problem> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use engine_config::DeclaredDevice;
 
-use super::dataplane::{DataPlane, Problem, ProblemKind, Writers};
+use super::dataplane::{Access, DataPlane, Problem, ProblemKind, Writers};
 use super::fake::FakePlane;
 use super::{Engine, Options, identity};
 use crate::store::Store;
@@ -109,7 +109,7 @@ async fn a_share_has_the_identity_hosts_expect() {
     let bdev = world.engine.create_bdev(M0).await.unwrap();
     let shared = world
         .engine
-        .share_bdev("m0", vec![HOST.into()])
+        .share_bdev("m0", vec![HOST.into()], Access::ReadWrite)
         .await
         .unwrap();
     assert!(shared.claimed);
@@ -130,7 +130,11 @@ async fn a_share_has_the_identity_hosts_expect() {
 #[tokio::test]
 async fn sharing_again_replaces_the_list_but_an_empty_one_does_not_open_it() {
     let world = World::shared(vec![HOST.into()]).await;
-    world.engine.share_bdev("m0", Vec::new()).await.unwrap();
+    world
+        .engine
+        .share_bdev("m0", Vec::new(), Access::ReadWrite)
+        .await
+        .unwrap();
     assert_eq!(
         world.plane.served()[0].allowed_hosts,
         Some(vec![HOST.to_owned()])
@@ -138,7 +142,7 @@ async fn sharing_again_replaces_the_list_but_an_empty_one_does_not_open_it() {
     let other = "nqn.2014-08.org.example:other";
     world
         .engine
-        .share_bdev("m0", vec![other.into()])
+        .share_bdev("m0", vec![other.into()], Access::ReadWrite)
         .await
         .unwrap();
     assert_eq!(
@@ -146,11 +150,17 @@ async fn sharing_again_replaces_the_list_but_an_empty_one_does_not_open_it() {
         Some(vec![other.to_owned()])
     );
     assert_kind(
-        world.engine.share_bdev("m0", vec!["bad".into()]).await,
+        world
+            .engine
+            .share_bdev("m0", vec!["bad".into()], Access::ReadWrite)
+            .await,
         ProblemKind::InvalidArgument,
     );
     assert_kind(
-        world.engine.share_bdev("none", Vec::new()).await,
+        world
+            .engine
+            .share_bdev("none", Vec::new(), Access::ReadWrite)
+            .await,
         ProblemKind::NotFound,
     );
 }
@@ -177,22 +187,35 @@ async fn unsharing_is_idempotent_and_keeps_reservations_until_the_device_goes() 
 async fn a_device_is_shared_one_way_at_a_time_and_over_another_protocol_again_after_a_restart() {
     let world = World::shared(Vec::new()).await;
     assert_kind(
-        world.engine.export_bdev("m0", "nbd").await,
+        world
+            .engine
+            .export_bdev("m0", "nbd", Access::ReadWrite)
+            .await,
         ProblemKind::Busy,
     );
     world.engine.unshare_bdev("m0").await.unwrap();
     assert_kind(
-        world.engine.export_bdev("m0", "smb").await,
+        world
+            .engine
+            .export_bdev("m0", "smb", Access::ReadWrite)
+            .await,
         ProblemKind::Unsupported,
     );
     assert!(world.engine.bdev("m0").unwrap().share_uri.is_none());
     for _ in 0..2 {
-        let shared = world.engine.export_bdev("m0", "nbd").await.unwrap();
+        let shared = world
+            .engine
+            .export_bdev("m0", "nbd", Access::ReadWrite)
+            .await
+            .unwrap();
         assert!(shared.claimed);
         assert_eq!(shared.share_uri.unwrap(), "nbd://127.0.0.1:10809/m0");
     }
     assert_kind(
-        world.engine.share_bdev("m0", Vec::new()).await,
+        world
+            .engine
+            .share_bdev("m0", Vec::new(), Access::ReadWrite)
+            .await,
         ProblemKind::AlreadyExists,
     );
 
@@ -203,10 +226,56 @@ async fn a_device_is_shared_one_way_at_a_time_and_over_another_protocol_again_af
     let world = world.restart().await;
     assert!(world.plane.exported().is_empty());
 
-    world.engine.export_bdev("m0", "nbd").await.unwrap();
+    world
+        .engine
+        .export_bdev("m0", "nbd", Access::ReadWrite)
+        .await
+        .unwrap();
     world.engine.destroy_bdev(M0).await.unwrap();
     assert!(world.plane.exported().is_empty());
     assert!(world.store.load().unwrap().exports.is_empty());
+}
+
+#[tokio::test]
+async fn a_share_stays_read_only_over_a_restart_and_is_not_widened_by_sharing_again() {
+    let world = World::new().await;
+    world.engine.create_bdev(M0).await.unwrap();
+    let share = |world: &World, access| {
+        let engine = Arc::clone(&world.engine);
+        async move { engine.share_bdev("m0", Vec::new(), access).await }
+    };
+    let access = |world: &World| world.plane.served()[0].namespaces[0].access;
+    share(&world, Access::ReadOnly).await.unwrap();
+    share(&world, Access::ReadOnly).await.unwrap();
+    let refused = share(&world, Access::ReadWrite).await.unwrap_err();
+    assert_eq!(
+        (refused.kind(), refused.to_string().as_str()),
+        (
+            ProblemKind::AlreadyExists,
+            "device 'm0' is shared read-only already; unshare it first"
+        )
+    );
+    assert_eq!(access(&world), Access::ReadOnly);
+    let world = world.restart().await;
+    assert_eq!(access(&world), Access::ReadOnly);
+    world.engine.unshare_bdev("m0").await.unwrap();
+    share(&world, Access::ReadWrite).await.unwrap();
+    assert_eq!(access(&world), Access::ReadWrite);
+    world.engine.unshare_bdev("m0").await.unwrap();
+
+    let export = |world: &World, access| {
+        let engine = Arc::clone(&world.engine);
+        async move { engine.export_bdev("m0", "nbd", access).await }
+    };
+    let access = |world: &World| world.plane.export_of("m0").unwrap().access;
+    export(&world, Access::ReadOnly).await.unwrap();
+    assert_kind(
+        export(&world, Access::ReadWrite).await,
+        ProblemKind::AlreadyExists,
+    );
+    assert_eq!(access(&world), Access::ReadOnly);
+    let world = world.restart().await;
+    assert_eq!(access(&world), Access::ReadOnly);
 }
 
 #[tokio::test]
@@ -230,7 +299,10 @@ async fn a_share_the_reactors_refuse_leaves_nothing_behind() {
     world.engine.create_bdev(M0).await.unwrap();
     world.plane.refuse_subsystems(true);
     assert_kind(
-        world.engine.share_bdev("m0", Vec::new()).await,
+        world
+            .engine
+            .share_bdev("m0", Vec::new(), Access::ReadWrite)
+            .await,
         ProblemKind::ResourceExhausted,
     );
     assert!(world.engine.subsystems().is_empty());
@@ -259,7 +331,11 @@ async fn a_restart_serves_the_same_identities() {
 async fn a_broken_device_is_listed_retried_and_blocks_nobody() {
     let world = World::shared(Vec::new()).await;
     world.engine.create_bdev("malloc:///good").await.unwrap();
-    world.engine.share_bdev("good", Vec::new()).await.unwrap();
+    world
+        .engine
+        .share_bdev("good", Vec::new(), Access::ReadWrite)
+        .await
+        .unwrap();
     let world = world
         .restart_with(|plane| plane.break_device("m0", true))
         .await;
@@ -398,11 +474,13 @@ async fn declared_devices_are_created_once() {
         DeclaredDevice {
             uri: "bad".into(),
             share: false,
+            read_only: false,
             allowed_hosts: Vec::new(),
         },
         DeclaredDevice {
             uri: M0.into(),
             share: true,
+            read_only: false,
             allowed_hosts: vec![HOST.into()],
         },
     ];
@@ -433,6 +511,7 @@ async fn remembered_devices_that_take_long_hold_up_no_declared_one() {
     let declare = |uri: &str| DeclaredDevice {
         uri: uri.into(),
         share: true,
+        read_only: false,
         allowed_hosts: vec![HOST.into()],
     };
     let options = Options {
@@ -503,7 +582,11 @@ async fn stats_carry_names_and_are_reset() {
 async fn a_device_lost_while_it_is_shared_is_shown_and_comes_back_as_itself() {
     let world = World::new().await;
     let before = world.engine.create_bdev("aio:///f").await.unwrap();
-    world.engine.share_bdev("/f", vec![]).await.unwrap();
+    world
+        .engine
+        .share_bdev("/f", vec![], Access::ReadWrite)
+        .await
+        .unwrap();
     world.engine.create_bdev("aio:///unshared").await.unwrap();
     let served = world.plane.served();
     for name in ["/f", "/unshared"] {
@@ -514,7 +597,7 @@ async fn a_device_lost_while_it_is_shared_is_shown_and_comes_back_as_itself() {
     }
     let refused = world
         .engine
-        .share_bdev("/unshared", vec![])
+        .share_bdev("/unshared", vec![], Access::ReadWrite)
         .await
         .unwrap_err();
     assert_eq!(refused.kind(), ProblemKind::Busy);
@@ -549,7 +632,11 @@ async fn a_device_lost_while_it_is_shared_is_shown_and_comes_back_as_itself() {
 async fn a_share_ends_when_its_hosts_writes_have_ended() {
     let world = World::new().await;
     world.engine.create_bdev(M0).await.unwrap();
-    world.engine.share_bdev("m0", vec![]).await.unwrap();
+    world
+        .engine
+        .share_bdev("m0", vec![], Access::ReadWrite)
+        .await
+        .unwrap();
     world.plane.settled();
     world.plane.keep_writes("m0", true);
     for _ in 0..2 {
@@ -578,7 +665,11 @@ async fn a_share_ends_when_its_hosts_writes_have_ended() {
 async fn an_allow_list_holds_when_the_writes_of_hosts_off_it_have_ended() {
     let world = World::new().await;
     world.engine.create_bdev(M0).await.unwrap();
-    world.engine.share_bdev("m0", vec![]).await.unwrap();
+    world
+        .engine
+        .share_bdev("m0", vec![], Access::ReadWrite)
+        .await
+        .unwrap();
     let nqn = identity::nqn_of("m0");
     world.plane.keep_writes("m0", true);
     let only = || Some(vec![HOST.to_owned()]);
@@ -659,7 +750,11 @@ async fn a_device_that_hangs_at_its_creation_holds_up_nobody() {
     let hanging = tokio::spawn(async move { engine.create_bdev("null:///slow").await });
     until(|| world.engine.is_being_created("slow")).await;
     world.engine.create_bdev(M0).await.unwrap();
-    world.engine.share_bdev("m0", vec![]).await.unwrap();
+    world
+        .engine
+        .share_bdev("m0", vec![], Access::ReadWrite)
+        .await
+        .unwrap();
     assert_kind(
         world.engine.create_bdev("null:///slow").await,
         ProblemKind::AlreadyExists,
@@ -679,7 +774,11 @@ async fn a_device_taken_out_of_its_own_subsystem_is_not_shared_and_can_be_again(
     world.engine.remove_namespace(&nqn, 1).await.unwrap();
     let bdev = world.engine.bdev("m0").unwrap();
     assert_eq!((bdev.claimed, &bdev.share_uri), (false, &None));
-    let shared = world.engine.share_bdev("m0", vec![]).await.unwrap();
+    let shared = world
+        .engine
+        .share_bdev("m0", vec![], Access::ReadWrite)
+        .await
+        .unwrap();
     assert!(shared.claimed && shared.share_uri.is_some());
     let served = world.plane.served();
     assert_eq!(served[0].namespaces.len(), 1);
@@ -707,7 +806,7 @@ async fn devices_that_wait_for_a_plugin_come_up_when_it_is_loaded() {
     world.engine.create_bdev("late:///one").await.unwrap();
     world
         .engine
-        .share_bdev("one", vec![HOST.into()])
+        .share_bdev("one", vec![HOST.into()], Access::ReadWrite)
         .await
         .unwrap();
     world.engine.create_bdev(M0).await.unwrap();
@@ -718,6 +817,7 @@ async fn devices_that_wait_for_a_plugin_come_up_when_it_is_loaded() {
     options.declared = vec![DeclaredDevice {
         uri: "late:///two".into(),
         share: true,
+        read_only: false,
         allowed_hosts: Vec::new(),
     }];
     let plane = Arc::new(FakePlane::default());
@@ -760,7 +860,11 @@ impl World {
     async fn shared(hosts: Vec<String>) -> Self {
         let world = Self::new().await;
         world.engine.create_bdev(M0).await.unwrap();
-        world.engine.share_bdev("m0", hosts).await.unwrap();
+        world
+            .engine
+            .share_bdev("m0", hosts, Access::ReadWrite)
+            .await
+            .unwrap();
         world
     }
 

@@ -87,7 +87,7 @@ impl Plane {
             description: String::new(),
             geometry,
             capabilities,
-            read_only: false,
+            read_only: spec.access.is_read_only(),
             is_here: false,
         };
         self.add_volume(key, &volume, home, device).await?;

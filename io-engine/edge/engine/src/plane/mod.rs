@@ -219,6 +219,7 @@ impl Plane {
                 atomic_blocks: capabilities.atomic_blocks,
                 preferred_blocks: 0,
             },
+            read_only: spec.access.is_read_only(),
             device: key,
             reservations,
         })

@@ -337,6 +337,7 @@ fn put_device(name: &str) -> Change {
 fn put_subsystem(nqn: &str, device: &str) -> Change {
     let uuid = Uuid::from_u128(1);
     let namespace = NamespaceRecord {
+        read_only: false,
         nsid: 1,
         device: device.into(),
         uuid,

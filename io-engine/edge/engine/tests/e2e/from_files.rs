@@ -13,12 +13,12 @@ use crate::support::{Rig, config, pattern};
 /// What an engine needs at least.
 const NAMES: [&str; 3] = ["device-mem", "device-uring", "transport-nvmf-tcp"];
 
-fn file_of(name: &str) -> String {
+pub(crate) fn file_of(name: &str) -> String {
     format!("lib{}_plugin.so", name.replace('-', "_"))
 }
 
 /// Where Cargo puts these plugins as files, built apart from this build's.
-fn build(names: &[&str]) -> PathBuf {
+pub(crate) fn build(names: &[&str]) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugins");
     let mut cargo = Command::new(env!("CARGO"));
     cargo

@@ -2,9 +2,11 @@
 
 mod bench_disk;
 mod data_path;
+mod fault_status;
 mod from_files;
 mod hostile;
 mod isolated;
+mod isolation;
 mod live_changes;
 mod logs;
 mod lost_devices;

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use engine::control::dataplane::{DataPlane, DeviceHandle, ExportSpec, Problem, ProblemKind};
+use engine::control::dataplane::{
+    Access, DataPlane, DeviceHandle, ExportSpec, Problem, ProblemKind,
+};
 
 use crate::support::{Rig, config, namespace, pattern};
 
@@ -21,10 +23,20 @@ fn rig(reactors: usize) -> Rig {
 }
 
 fn export(rig: &Rig, device: DeviceHandle, name: &str) -> Result<String, Problem> {
+    export_as(rig, device, name, Access::ReadWrite)
+}
+
+fn export_as(
+    rig: &Rig,
+    device: DeviceHandle,
+    name: &str,
+    access: Access,
+) -> Result<String, Problem> {
     let spec = ExportSpec {
         device,
         name: name.to_owned(),
         protocol: "nbd".to_owned(),
+        access,
     };
     rig.runtime.block_on(rig.plane.add_export(spec))
 }
@@ -132,6 +144,26 @@ fn a_device_is_served_one_way_at_a_time() {
         kind(rig.runtime.block_on(rig.plane.remove_export(device))),
         ProblemKind::NotFound
     );
+}
+
+#[test]
+fn a_read_only_export_says_so_and_refuses_writes() {
+    if !has("nbdinfo") || !has("qemu-io") {
+        return;
+    }
+    let mut rig = rig(1);
+    let device = rig.open("malloc:///m?size_mb=4");
+    let uri = export_as(&rig, device, "m", Access::ReadOnly);
+    let uri = uri.unwrap_or_else(|problem| panic!("{problem}"));
+    let (ok, text) = run("nbdinfo", &[&uri]);
+    assert!(ok && text.contains("is_read_only: true"), "{text}");
+    let (ok, text) = run("qemu-io", &["-f", "raw", "-c", "write 0 4k", &uri]);
+    assert!(!ok || text.contains("failed"), "{text}");
+    let (ok, text) = run(
+        "qemu-io",
+        &["-r", "-f", "raw", "-c", "read -P 0 0 4k", &uri],
+    );
+    assert!(ok && text.contains("read 4096/4096"), "{text}");
 }
 
 #[test]

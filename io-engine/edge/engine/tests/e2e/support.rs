@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use block::DeviceConfig;
-use engine::control::dataplane::{DataPlane, DeviceHandle, NamespaceSpec, SubsystemSpec};
+use engine::control::dataplane::{Access, DataPlane, DeviceHandle, NamespaceSpec, SubsystemSpec};
 use engine::plane::{Plane, PlaneConfig, ReservationStore, linked};
 use io_engine_perf::{Client, ClientError, HostIdentity, SessionOptions, Target};
 use nvme_target::TargetConfig;
@@ -277,6 +277,7 @@ pub(crate) fn namespace(nsid: u32, device: DeviceHandle) -> NamespaceSpec {
         device,
         uuid,
         nguid: *uuid.as_bytes(),
+        access: Access::ReadWrite,
     }
 }
 

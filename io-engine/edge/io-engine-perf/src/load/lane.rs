@@ -9,6 +9,7 @@ use nvme_initiator::command;
 use nvme_spec::Cqe;
 use nvme_spec::opcode::nvm;
 use nvme_tcp::{CommandData, HostEvent};
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 /// Attempts to find a unit without an I/O in flight, in verify mode.
@@ -25,6 +26,7 @@ pub(super) struct Work {
     pattern: Pattern,
     read_percent: u8,
     random: u64,
+    pub(super) pace: Option<Pace>,
     pub(super) map: Option<Map>,
     /// Next unit to check at the end, and units whose check was lost with a connection.
     check_next: u64,
@@ -35,6 +37,36 @@ pub(super) struct Work {
     pub(super) verified: u64,
     pub(super) corruptions: u64,
     pub(super) first_corruption: Option<Corruption>,
+}
+
+/// A fixed rate: when the next I/O is due.
+pub(super) struct Pace {
+    every: Duration,
+    next: Instant,
+}
+
+impl Pace {
+    fn new(now: Instant, rate: NonZeroU32) -> Self {
+        Self {
+            every: Duration::from_secs(1) / rate.get(),
+            next: now,
+        }
+    }
+
+    /// Time until the next I/O is due.
+    pub(super) fn due(&self, now: Instant) -> Duration {
+        self.next.saturating_duration_since(now)
+    }
+
+    /// Takes the next I/O if it is due; gives when it was.
+    fn take(&mut self, now: Instant) -> Option<Instant> {
+        let due = self.next;
+        if due > now {
+            return None;
+        }
+        self.next += self.every;
+        Some(due)
+    }
 }
 
 /// The I/O chosen next.
@@ -91,6 +123,7 @@ impl Work {
             pattern: options.pattern,
             read_percent: options.pattern.read_percent(options.mix),
             random: options.seed | 1,
+            pace: options.rate.map(|rate| Pace::new(Instant::now(), rate)),
             map: None,
             check_next: 0,
             check_again: Vec::new(),
@@ -127,6 +160,15 @@ impl Work {
 
     pub(super) fn is_checked(&self) -> bool {
         self.check_next == self.units && self.check_again.is_empty()
+    }
+
+    /// When the next I/O begins, if it may at `now`. Only the load has a pace, not the check of what it wrote.
+    #[inline]
+    fn begin(&mut self, now: Instant, phase: Phase) -> Option<Instant> {
+        match (&mut self.pace, phase) {
+            (Some(pace), Phase::WarmUp | Phase::Measure) => pace.take(now),
+            (None, _) | (_, Phase::Drain | Phase::Check | Phase::Done) => Some(now),
+        }
     }
 
     #[inline]
@@ -216,18 +258,22 @@ impl Lane {
         }
         self.events = events;
         while let Some(cid) = self.free.pop() {
+            let Some(started) = work.begin(now, phase) else {
+                self.free.push(cid);
+                return;
+            };
             let Some(choice) = work.choose(phase, &mut self.sequence) else {
                 self.free.push(cid);
                 return;
             };
-            self.submit(now, connection, work, cid, choice);
+            self.submit(started, connection, work, cid, choice);
         }
     }
 
     #[inline]
     fn submit(
         &mut self,
-        now: Instant,
+        started: Instant,
         connection: &mut Connection,
         work: &mut Work,
         cid: u16,
@@ -236,7 +282,7 @@ impl Lane {
         let Choice { unit, is_read } = choice;
         let slba = unit * u64::from(work.unit_blocks);
         let mut slot = Slot {
-            started: now,
+            started,
             unit,
             generation: 0,
             is_read,

@@ -9,6 +9,7 @@ use io_engine_perf::load::{self, LoadError, LoadOptions, Pattern};
 use io_engine_perf::{Client, SessionOptions, socket};
 use nvme_spec::{Sqe, Status};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,6 +45,30 @@ fn options(target: &Target) -> LoadOptions {
         state: None,
         reconnect: None,
         sleep: true,
+        rate: None,
+    }
+}
+
+#[test]
+fn a_paced_load_keeps_to_its_rate_and_counts_from_when_an_io_was_due() {
+    let target = Target::start(2048);
+    for sleep in [false, true] {
+        let rate = 500;
+        let report = load::run(LoadOptions {
+            rate: NonZeroU32::new(rate),
+            verify: false,
+            sleep,
+            time: Duration::from_secs(1),
+            ..options(&target)
+        })
+        .expect("the load runs");
+        assert_eq!(report.errors, 0);
+        let done = report.reads + report.writes;
+        // Never more than were due; as many as were, but for those of a machine that was busy elsewhere in the end.
+        assert!(
+            done <= u64::from(rate) + 20 && done > u64::from(rate) / 2,
+            "{done} of {rate}, sleep {sleep}"
+        );
     }
 }
 
