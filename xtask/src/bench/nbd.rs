@@ -24,7 +24,7 @@ use super::{note, report};
 /// How long a server may take until it listens.
 const START_WITHIN: Duration = Duration::from_secs(30);
 /// How long writing a disk once may take.
-const FILL_WITHIN: Duration = Duration::from_secs(60);
+const FILL_WITHIN: Duration = Duration::from_secs(300);
 /// What `fio` may take beyond warm-up and measured time.
 const SLACK: Duration = Duration::from_secs(30);
 /// Processor time a server has used once it is under load: much more than a connection costs.

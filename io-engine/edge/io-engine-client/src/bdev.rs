@@ -55,15 +55,7 @@ pub(crate) async fn run(context: Context, command: Bdev) -> Result<(), Failure> 
             protocol,
             allowed_hosts,
             read_only,
-        } => {
-            let request = ShareDeviceRequest {
-                name,
-                protocol: String::new(),
-                read_only,
-                allowed_hosts,
-            };
-            share(&context, protocol, request).await
-        }
+        } => share(&context, name, protocol, allowed_hosts, read_only).await,
         Bdev::Unshare { name } => {
             let what = format!("bdev unshare {name}");
             context
@@ -89,22 +81,25 @@ pub(crate) async fn run(context: Context, command: Bdev) -> Result<(), Failure> 
 /// Exports a device and prints where it is found.
 async fn share(
     context: &Context,
+    name: String,
     protocol: Protocol,
-    wanted: ShareDeviceRequest,
+    allowed_hosts: Vec<String>,
+    read_only: bool,
 ) -> Result<(), Failure> {
+    let over = |protocol: &str| ShareDeviceRequest {
+        name: name.clone(),
+        protocol: protocol.to_owned(),
+        read_only,
+        allowed_hosts: allowed_hosts.clone(),
+    };
     let protocol = match protocol {
-        Protocol::Nbd => return share_over(context, "nbd", wanted).await,
+        Protocol::Nbd => return share_over(context, over("nbd")).await,
         // `mayastor.v1` knows no read-only shares.
-        Protocol::Nvmf if wanted.read_only => return share_over(context, "nvmf", wanted).await,
+        Protocol::Nvmf if read_only => return share_over(context, over("nvmf")).await,
         Protocol::Nvmf => ShareProtocol::Nvmf,
         Protocol::Iscsi => ShareProtocol::Iscsi,
         Protocol::None => ShareProtocol::None,
     };
-    let ShareDeviceRequest {
-        name,
-        allowed_hosts,
-        ..
-    } = wanted;
     let what = format!("bdev share {name}");
     let request = BdevShareRequest {
         name,
@@ -132,21 +127,14 @@ async fn command_to(context: &Context, name: String, command: &str) -> Result<()
     context.line(&reply, |reply| reply.answer.trim_end().to_owned())
 }
 
-/// Exports a device over `protocol`, as `mayastor.v1` cannot, and prints where it is found.
-async fn share_over(
-    context: &Context,
-    protocol: &str,
-    wanted: ShareDeviceRequest,
-) -> Result<(), Failure> {
-    let what = format!("bdev share {}", wanted.name);
-    if protocol != "nvmf" && !wanted.allowed_hosts.is_empty() {
+/// Exports a device as `mayastor.v1` cannot, and prints where it is found.
+async fn share_over(context: &Context, request: ShareDeviceRequest) -> Result<(), Failure> {
+    let what = format!("bdev share {}", request.name);
+    let protocol = &request.protocol;
+    if protocol != "nvmf" && !request.allowed_hosts.is_empty() {
         let text = format!("{protocol} knows no hosts by NQN; leave --allowed-host out");
         return Err(Failure::new(what, text));
     }
-    let request = ShareDeviceRequest {
-        protocol: protocol.to_owned(),
-        ..wanted
-    };
     let mut engine = EngineRpcClient::new(context.channel());
     let reply = context.call(what, engine.share_device(request)).await?;
     context.line(&reply, |reply| reply.uri.clone())
