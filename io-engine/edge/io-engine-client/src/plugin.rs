@@ -129,7 +129,7 @@ mod tests {
         let text = list(&ListPluginsResponse {
             plugins: vec![plugin.clone()],
         })
-        .render(false);
+        .render(true);
         assert!(
             ["fault,slow,x", "built in", "ISOLATED", "yes"]
                 .iter()

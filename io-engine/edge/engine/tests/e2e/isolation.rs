@@ -62,7 +62,7 @@ fn hosts_of_one_plugin_do_not_notice_what_another_does() {
     let full = load::run(options(&rig, &nqn, 32, None)).unwrap();
     let rate = NonZeroU32::new((full.iops / 5.0) as u32).expect("the engine does something");
     println!("full load {:.0} IOPS, a fifth of it goes on", full.iops);
-    let stories: [(&str, fn(&mut Rig)); 3] = [
+    let stories: [(&str, Story); 3] = [
         ("nothing else happens", |_| {}),
         ("another plugin panics", panics),
         ("another keeps its operations, and is unloaded", hangs),
@@ -73,8 +73,11 @@ fn hosts_of_one_plugin_do_not_notice_what_another_does() {
     }
 }
 
+/// What happens to another plugin.
+type Story = fn(&mut Rig);
+
 /// Runs `story` beside the load, which must not meet an error. The highest 99.99th percentile of its pieces, in µs.
-fn beside(rig: &mut Rig, nqn: &str, rate: NonZeroU32, story: fn(&mut Rig)) -> f64 {
+fn beside(rig: &mut Rig, nqn: &str, rate: NonZeroU32, story: Story) -> f64 {
     let is_over = Arc::new(AtomicBool::new(false));
     let (over, options) = (Arc::clone(&is_over), options(rig, nqn, 8, Some(rate)));
     let load = std::thread::spawn(move || {

@@ -239,7 +239,7 @@ fn a_device_that_still_has_an_old_write_is_not_opened_again() {
     // One overdue write is one too many here.
     client.write(1, 0, &pattern(1, 512)).unwrap_err();
     let fault = rig.plane.device_fault(device).unwrap();
-    assert!(fault.contains("never completed"), "{fault}");
+    assert!(fault.contains("did not end by its deadline"), "{fault}");
     let refused = reopen(&rig, device).unwrap_err();
     assert_eq!(refused.kind(), ProblemKind::Busy);
     assert!(

@@ -91,7 +91,7 @@ fn zoo(directory: &Path) -> Vec<(PathBuf, String)> {
                 note + offset_of!(abi::IoeDescriptor, abi_major),
                 &[2, 0],
             ),
-            "it is built for ABI 2.0; this engine has ABI 1.0",
+            "it is built for ABI 2.1; this engine has ABI 1.1",
         ),
         (
             patched(
@@ -99,7 +99,7 @@ fn zoo(directory: &Path) -> Vec<(PathBuf, String)> {
                 note + offset_of!(abi::IoeDescriptor, needs_minor),
                 &[9, 0],
             ),
-            "it needs ABI 1.9 or newer; this engine has ABI 1.0",
+            "it needs ABI 1.9 or newer; this engine has ABI 1.1",
         ),
         (
             patched("abort", note + offset_of!(abi::IoeDescriptor, flags), &[1]),
