@@ -70,7 +70,9 @@ const REPORT_CHARS: usize = 600;
 
 #[cfg(feature = "layout")]
 fn one_line(report: &str) -> String {
-    let words: Vec<&str> = report.split_whitespace().collect();
+    // What the two sides look like in all comes before what differs.
+    let differs = report.find("\nError:").map_or(report, |at| &report[at..]);
+    let words: Vec<&str> = differs.split_whitespace().collect();
     let line = words.join(" ");
     match line.char_indices().nth(REPORT_CHARS) {
         Some((end, _)) => format!("{} ..", &line[..end]),
