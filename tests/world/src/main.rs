@@ -7,7 +7,7 @@ use pool_core::Mutation;
 use world::cuts::{Explorer, METADATA, run};
 use world::{Plan, play};
 
-const MUTATIONS: [Mutation; 17] = [
+const MUTATIONS: [Mutation; 20] = [
     Mutation::ReuseBeforeDiscard,
     Mutation::SkipHostFlush,
     Mutation::SkipRootBarrier,
@@ -25,6 +25,9 @@ const MUTATIONS: [Mutation; 17] = [
     Mutation::ForgetDisplaced,
     Mutation::SnapshotWithoutDrain,
     Mutation::FreeShared,
+    Mutation::MoveWithoutMirror,
+    Mutation::ExchangeHalfCopied,
+    Mutation::IgnoreReserve,
 ];
 
 struct Arguments {

@@ -24,7 +24,8 @@ pub struct Plan {
     pub errors: u64,
     /// Chance in a thousand that a request gets stuck for a while.
     pub stuck: u64,
-    /// Which operations are played: 1 as first, 2 with thick replicas, parts of blocks, and discards passed on, 3 with scrubs and growth.
+    /// Which operations are played: 1 as first, 2 with thick replicas, parts of blocks, and discards passed on, 3 with scrubs and growth, 4 with disks
+    /// that leave, doubled metadata, claims and crowded pools.
     pub mix: u64,
     /// The bug to play with.
     pub mutation: Mutation,
@@ -41,7 +42,7 @@ impl Default for Plan {
             disks: 1,
             errors: 0,
             stuck: 0,
-            mix: 3,
+            mix: 4,
             mutation: Mutation::None,
             trace: false,
         }
@@ -107,6 +108,7 @@ pub fn play(seed: u64, plan: Plan) -> Result<Played, Failure> {
             disk.discards = rng.below(2) == 0;
         }
     }
+    let is_crowded = plan.mix > 3 && rng.below(3) == 0;
     let mut model = Model::default();
     let failure = |what: String| Failure {
         seed,
@@ -116,6 +118,12 @@ pub fn play(seed: u64, plan: Plan) -> Result<Played, Failure> {
     let mut last = String::new();
     for _ in 0..plan.lives {
         let mut world = World::open(disks, model, rng.number(), plan.mutation);
+        if plan.mix > 3 {
+            if rng.below(3) == 0 {
+                world.claim(rng.number() as u32 | 1);
+            }
+            world.is_crowded = is_crowded;
+        }
         world.trace = plan.trace.then(Vec::new);
         world
             .wait_open()
@@ -210,7 +218,8 @@ pub fn verify(
         Ok(report) => return Err(format!("after the cut: {report:?}")),
         Err(error) => return Err(format!("the check after the cut finds: {error}")),
     }
-    if disks.len() == 2 && mutation == Mutation::None && seed.is_multiple_of(8) {
+    let is_whole = !disks.iter().any(|disk| disk.is_shrunk);
+    if disks.len() == 2 && is_whole && mutation == Mutation::None && seed.is_multiple_of(8) {
         let gone = (seed >> 8) as usize % 2;
         crate::faults::read_without(&disks, &model, gone, seed)
             .map_err(|what| format!("after the cut, without disk {gone}: {what}"))?;
@@ -253,7 +262,11 @@ fn event(world: &mut World, rng: &mut Rng, mix: u64) {
     };
     if volumes.is_empty() || volumes.len() < 2 && rng.per_mille(300) {
         let is_thick = mix > 1 && rng.below(4) == 0;
-        let most = if is_thick { 40 } else { 80 };
+        let most = match (is_thick, world.is_crowded) {
+            (true, _) => 40,
+            (false, true) => 400,
+            (false, false) => 80,
+        };
         world.create_as(10 + rng.below(most) as usize, is_thick);
         return;
     }
@@ -268,7 +281,8 @@ fn host(world: &mut World, rng: &mut Rng, (volume, volumes): (u64, usize), mix: 
     // A few hot blocks, so that things happen to the same ones.
     let span = if rng.below(3) == 0 { size.min(6) } else { size };
     let block = rng.below(span as u64) as usize;
-    let most = if rng.below(8) == 0 { 20 } else { 3 };
+    let is_long = rng.below(8) == 0 || world.is_crowded && rng.below(2) == 0;
+    let most = if is_long { 20 } else { 3 };
     let count = (1 + rng.below(most) as usize).min(size - block);
     if mix > 1 && is_replica && !is_resizing && rng.below(10) == 0 {
         let first = rng.below(8) as u8;
@@ -278,13 +292,16 @@ fn host(world: &mut World, rng: &mut Rng, (volume, volumes): (u64, usize), mix: 
     if mix > 2 {
         match rng.below(60) {
             0..=3 => return world.ask_scrub(),
-            4 if world.disks.len() < 4 => return world.add_disk(480 + rng.below(300)),
+            4 if world.disks.len() < if mix > 3 { 5 } else { 4 } => return world.add_disk(480 + rng.below(300)),
             5 => {
                 let disks = world.pool.disks().len() as u64;
                 return world.grow_disk(rng.below(disks) as usize, 5 + rng.below(200));
             }
             _ => {}
         }
+    }
+    if mix > 3 && world.pool.disks().len() > 1 && rng.below(12) == 0 {
+        return disks(world, rng);
     }
     match rng.below(100) {
         0..=39 if is_replica && !is_resizing => {
@@ -299,5 +316,25 @@ fn host(world: &mut World, rng: &mut Rng, (volume, volumes): (u64, usize), mix: 
         92..=93 => world.ask_checkpoint(),
         94..=95 => world.ask_seal(),
         _ => world.pass(rng.below(1500)),
+    }
+}
+
+/// Something is done to the disks of a pool of several: mostly one is emptied, on and on, and then removed or kept.
+fn disks(world: &mut World, rng: &mut Rng) {
+    let count = world.pool.disks().len() as u64;
+    let leaving = world.pool.leaving();
+    let disk = match leaving.first() {
+        Some(leaving) if rng.below(5) > 0 => usize::from(leaving.disk),
+        Some(_) | None => rng.below(count) as usize,
+    };
+    let is_empty = leaving
+        .iter()
+        .any(|leaving| usize::from(leaving.disk) == disk && leaving.slabs == 0);
+    match rng.below(12) {
+        0 => world.keep_disk(disk),
+        1 => world.remove_disk(disk),
+        2 | 3 => world.double(),
+        _ if is_empty => world.remove_disk(disk),
+        _ => world.evacuate(disk),
     }
 }
