@@ -40,7 +40,10 @@ impl Index {
                 if MAGICS.iter().any(|magic| bytes[4..8] == magic[..]) || is_label {
                     places.push((disk, block));
                     if !is_label {
-                        checks.entry(word(&bytes, 0)).or_default().push((disk, block));
+                        checks
+                            .entry(word(&bytes, 0))
+                            .or_default()
+                            .push((disk, block));
                     }
                 }
             }

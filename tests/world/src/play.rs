@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use pool_core::{Mutation, Status, check};
+use pool_core::{Limits, Mutation, Status, check};
 
 use crate::disk::Keep;
 use crate::model::Model;
 use crate::rng::Rng;
-use crate::world::{Reader, World, new_disks};
+use crate::world::{LIMITS, Reader, World, new_disks};
 
 /// How long and how hard to play.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +48,12 @@ impl Default for Plan {
         }
     }
 }
+
+/// Bounds of a crowded pool: next to nothing is kept beside what is set aside for thick replicas.
+const CROWDED: Limits = Limits {
+    reserve_slabs: 2,
+    ..LIMITS
+};
 
 /// A failure, and how to see it again.
 #[derive(Clone, Debug)]
@@ -100,7 +106,9 @@ pub fn play(seed: u64, plan: Plan) -> Result<Played, Failure> {
     let mut rng = Rng::new(seed);
     let mut played = Played::default();
     let atomic_unit = if rng.below(2) == 0 { 512 } else { 4096 };
-    let sizes: Vec<u64> = (0..plan.disks).map(|_| 680 + rng.below(600)).collect();
+    let is_crowded = plan.mix > 3 && rng.below(3) == 0;
+    let (least, more) = if is_crowded { (620, 150) } else { (680, 600) };
+    let sizes: Vec<u64> = (0..plan.disks).map(|_| least + rng.below(more)).collect();
     let journal_blocks = [18, 26, 48][rng.below(3) as usize];
     let mut disks = new_disks(&sizes, atomic_unit, journal_blocks);
     if plan.mix > 1 {
@@ -108,7 +116,6 @@ pub fn play(seed: u64, plan: Plan) -> Result<Played, Failure> {
             disk.discards = rng.below(2) == 0;
         }
     }
-    let is_crowded = plan.mix > 3 && rng.below(3) == 0;
     let mut model = Model::default();
     let failure = |what: String| Failure {
         seed,
@@ -117,7 +124,8 @@ pub fn play(seed: u64, plan: Plan) -> Result<Played, Failure> {
     };
     let mut last = String::new();
     for _ in 0..plan.lives {
-        let mut world = World::open(disks, model, rng.number(), plan.mutation);
+        let limits = if is_crowded { CROWDED } else { LIMITS };
+        let mut world = World::open_with(disks, model, rng.number(), plan.mutation, limits);
         if plan.mix > 3 {
             if rng.below(3) == 0 {
                 world.claim(rng.number() as u32 | 1);
@@ -261,9 +269,10 @@ fn event(world: &mut World, rng: &mut Rng, mix: u64) {
         usable.map(|(number, _)| *number).collect()
     };
     if volumes.is_empty() || volumes.len() < 2 && rng.per_mille(300) {
-        let is_thick = mix > 1 && rng.below(4) == 0;
+        let is_thick = mix > 1 && rng.below(if world.is_crowded { 2 } else { 4 }) == 0;
         let most = match (is_thick, world.is_crowded) {
-            (true, _) => 40,
+            (true, true) => 150,
+            (true, false) => 40,
             (false, true) => 400,
             (false, false) => 80,
         };
@@ -284,6 +293,9 @@ fn host(world: &mut World, rng: &mut Rng, (volume, volumes): (u64, usize), mix: 
     let is_long = rng.below(8) == 0 || world.is_crowded && rng.below(2) == 0;
     let most = if is_long { 20 } else { 3 };
     let count = (1 + rng.below(most) as usize).min(size - block);
+    if world.is_crowded && is_replica && !is_resizing && rng.below(4) == 0 {
+        return world.write(volume, block, 20.min(size - block), false);
+    }
     if mix > 1 && is_replica && !is_resizing && rng.below(10) == 0 {
         let first = rng.below(8) as u8;
         let sectors = (first, 1 + rng.below(8 - u64::from(first)) as u8);
@@ -292,7 +304,9 @@ fn host(world: &mut World, rng: &mut Rng, (volume, volumes): (u64, usize), mix: 
     if mix > 2 {
         match rng.below(60) {
             0..=3 => return world.ask_scrub(),
-            4 if world.disks.len() < if mix > 3 { 5 } else { 4 } => return world.add_disk(480 + rng.below(300)),
+            4 if world.disks.len() < if mix > 3 { 5 } else { 4 } => {
+                return world.add_disk(480 + rng.below(300));
+            }
             5 => {
                 let disks = world.pool.disks().len() as u64;
                 return world.grow_disk(rng.below(disks) as usize, 5 + rng.below(200));

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use pool_core::{
-    Answer, Blocks, Claimant, CreateDisk, CreatePool, DeviceError, DeviceOp, Done, HostOp, Limits, Mutation,
-    Pool, PoolError, Request, Source, Status, Target, check, plan_create,
+    Answer, Blocks, Claimant, CreateDisk, CreatePool, DeviceError, DeviceOp, Done, HostOp, Limits,
+    Mutation, Pool, PoolError, Request, Source, Status, Target, check, plan_create,
 };
 use pool_format::{BLOCK, Geometry, plain_crc};
 

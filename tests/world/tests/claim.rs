@@ -76,7 +76,12 @@ fn a_pool_held_by_a_live_engine_is_refused_and_its_holder_named() {
     pass(&mut [&mut first], &mut disks, &mut now_ms, 4000);
     assert_eq!(first.status(), Status::Ready);
     let mut second = open(&disks, 2, 200);
-    pass(&mut [&mut first, &mut second], &mut disks, &mut now_ms, 8000);
+    pass(
+        &mut [&mut first, &mut second],
+        &mut disks,
+        &mut now_ms,
+        8000,
+    );
     assert_eq!(second.status(), held_by(1, 100));
     assert_eq!(first.status(), Status::Ready, "the holder goes on");
     assert_eq!(
@@ -108,7 +113,14 @@ fn a_stale_claim_is_taken_over_after_a_while_and_the_old_holder_stops() {
     first.submit(1, HostOp::Checkpoint);
     first.handle_time(now_ms);
     while let Some(request) = first.poll_request() {
-        let is_claim = matches!(request.op, DeviceOp::Read { block: 1, count: 1, .. });
+        let is_claim = matches!(
+            request.op,
+            DeviceOp::Read {
+                block: 1,
+                count: 1,
+                ..
+            }
+        );
         let before_time = matches!(first.status(), Status::Ready);
         assert!(before_time);
         if is_claim {

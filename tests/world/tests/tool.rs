@@ -231,7 +231,11 @@ fn wrong_bitmaps_are_rebuilt() {
             continue;
         }
         // Sets a bit, and all checks up to the root.
-        image.set((disk, block), 44, [bytes[44], bytes[45], bytes[46] | 1 << 3, bytes[47]]);
+        image.set(
+            (disk, block),
+            44,
+            [bytes[44], bytes[45], bytes[46] | 1 << 3, bytes[47]],
+        );
         image.reseal((disk, block), 0);
         let files = Files::new(&format!("bitmap{block}"), &image.disks, model.clone());
         let (outcome, said) = files.pool(&["check"]);

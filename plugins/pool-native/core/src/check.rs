@@ -8,9 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pool_format::{
-    Area, BLOCK, Bitmap, DiskState, Geometry, JournalBlock, JournalHeader, Label, Node, NodeBody, NodePtr,
-    ObjectKind, ObjectRecord, ObjectState, Root, SlabKind, SlabRecord, Uuid, parse_object_page,
-    parse_slab_page,
+    Area, BLOCK, Bitmap, DiskState, Geometry, JournalBlock, JournalHeader, Label, Node, NodeBody,
+    NodePtr, ObjectKind, ObjectRecord, ObjectState, Root, SlabKind, SlabRecord, Uuid,
+    parse_object_page, parse_slab_page,
 };
 
 use crate::api::PoolError;

@@ -6,9 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use pool_format::{
-    DiskState, Node, NodePtr, ObjectKind, ObjectState, Root, SlabKind, SlabRecord,
-};
+use pool_format::{DiskState, Node, NodePtr, ObjectKind, ObjectState, Root, SlabKind, SlabRecord};
 
 use crate::api::{DoneResult, Mutation, Source};
 use crate::device::Purpose;

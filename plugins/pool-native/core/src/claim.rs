@@ -298,16 +298,31 @@ impl Pool {
 
     /// Goes on with a heartbeat: read, compared with what was written last, written anew.
     pub(crate) fn step_beat(&mut self) {
+        let is_due = self
+            .claims
+            .as_ref()
+            .is_some_and(|claims| match claims.phase {
+                Phase::Held(Some(due)) => self.now_ms >= due,
+                Phase::BeatRead | Phase::BeatWrite => claims.outstanding == 0,
+                Phase::Read
+                | Phase::Watch(_)
+                | Phase::Again
+                | Phase::Write
+                | Phase::Settle(_)
+                | Phase::Confirm
+                | Phase::Held(None)
+                | Phase::Release => false,
+            });
+        if !is_due {
+            return;
+        }
         let disks = self.positions();
         let Some(claims) = &mut self.claims else {
             return;
         };
-        if claims.outstanding > 0 {
-            return;
-        }
         let pid = claims.me.pid;
         match claims.phase {
-            Phase::Held(Some(due)) if self.now_ms >= due => {
+            Phase::Held(_) => {
                 claims.phase = Phase::BeatRead;
                 claims.beat_ms = self.now_ms;
                 self.ask_claims(&disks, false, pid);
@@ -335,7 +350,6 @@ impl Pool {
             | Phase::Write
             | Phase::Settle(_)
             | Phase::Confirm
-            | Phase::Held(_)
             | Phase::Release => {}
         }
     }

@@ -214,18 +214,23 @@ impl Devices {
         let other = moving.and_then(|moving| moving.meet((disk, block), count));
         let copy = other.as_ref().map(|_| source.clone());
         let id = self.submit(disk, DeviceOp::Write { block, source }, Some(purpose));
-        let mut ids = vec![id];
-        if let (Some((disk, block)), Some(source)) = (other, copy) {
-            let mirror = self.submit(disk, DeviceOp::Write { block, source }, None);
+        if let Some(moving) = &mut self.moving {
+            moving.begin_write(id, (disk, block), count);
+        }
+        if let (Some(other), Some(source)) = (other, copy) {
+            let op = DeviceOp::Write {
+                block: other.1,
+                source,
+            };
+            let mirror = self.submit(other.0, op, None);
             for (one, other) in [(id, mirror), (mirror, id)] {
                 if let Some(pending) = self.pending.get_mut(&one) {
                     pending.pair = Some(other);
                 }
             }
-            ids.push(mirror);
-        }
-        if let Some(moving) = &mut self.moving {
-            moving.begin_writes(&ids, (disk, block), count);
+            if let Some(moving) = &mut self.moving {
+                moving.begin_write(mirror, (disk, block), count);
+            }
         }
     }
 
@@ -233,7 +238,7 @@ impl Devices {
     pub(crate) fn begin_move(&mut self, from: (usize, u64), to: (usize, u64), blocks: u64) {
         let mut moving = Moving::new(from, to, blocks);
         for (id, pending) in self.pending.iter().filter(|(_, pending)| pending.is_write) {
-            moving.begin_writes(&[*id], (pending.disk, pending.block), pending.count);
+            moving.begin_write(*id, (pending.disk, pending.block), pending.count);
         }
         self.moving = Some(moving);
     }

@@ -19,8 +19,7 @@ impl Pool {
 
     /// Slabs that hold something, on a disk.
     pub(crate) fn slabs_on(&self, disk: u16) -> usize {
-        let is_used =
-            |slab: &&SlabRecord| !matches!(slab.kind, SlabKind::Free | SlabKind::Leaving);
+        let is_used = |slab: &&SlabRecord| !matches!(slab.kind, SlabKind::Free | SlabKind::Leaving);
         let here = self.space.slabs.iter().filter(|slab| slab.disk == disk);
         here.filter(is_used).count()
     }
@@ -168,8 +167,8 @@ impl Pool {
         match self.states.get(index) {
             Some(DiskState::Leaving) => {
                 let left = self.slabs_on(disk);
-                let is_named = self.root.root_disks.contains(&disk)
-                    || self.root.journal_disks.contains(&disk);
+                let is_named =
+                    self.root.root_disks.contains(&disk) || self.root.journal_disks.contains(&disk);
                 if left > 0 || is_named {
                     return Err(PoolError::DiskInUse(left as u32).into());
                 }

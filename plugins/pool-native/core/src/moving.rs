@@ -58,7 +58,8 @@ impl Moving {
 
     /// Where a block of the old place is in the chunk.
     fn offset(&self, (disk, block): (usize, u64)) -> Option<u64> {
-        let is_here = disk == self.from.0 && (self.from.1..self.from.1 + self.blocks).contains(&block);
+        let is_here =
+            disk == self.from.0 && (self.from.1..self.from.1 + self.blocks).contains(&block);
         is_here.then(|| block - self.from.1)
     }
 
@@ -71,7 +72,10 @@ impl Moving {
         if at + count <= self.cursor {
             return Some((self.to.0, self.to.1 + at));
         }
-        assert!(!self.is_decided, "a slab is exchanged when all of it is alike");
+        assert!(
+            !self.is_decided,
+            "a slab is exchanged when all of it is alike"
+        );
         self.cursor = self.cursor.min(at);
         if let Some(run) = &mut self.run {
             run.is_void |= at < run.start + run.count && run.start < at + count;
@@ -79,10 +83,10 @@ impl Moving {
         None
     }
 
-    /// Requests that write at a place are in flight.
-    pub(crate) fn begin_writes(&mut self, ids: &[u64], place: (usize, u64), count: u64) {
+    /// A request that writes at a place, or at the new one for it, is in flight.
+    pub(crate) fn begin_write(&mut self, id: u64, place: (usize, u64), count: u64) {
         if let Some(at) = self.offset(place) {
-            self.writes.extend(ids.iter().map(|id| (*id, (at, count))));
+            self.writes.insert(id, (at, count));
         }
     }
 

@@ -380,7 +380,11 @@ impl Pool {
         let blocks = u64::from(self.space.geometry.slab_blocks);
         let needed = |at: u64| self.is_needed(job.slab, at as u32);
         let start = (cursor..blocks).find(|at| needed(*at)).unwrap_or(blocks);
-        let most = if start < job.single_until { 1 } else { RUN_BLOCKS };
+        let most = if start < job.single_until {
+            1
+        } else {
+            RUN_BLOCKS
+        };
         let count = (start..blocks.min(start + most))
             .take_while(|at| needed(*at))
             .count() as u64;
@@ -408,7 +412,10 @@ impl Pool {
         let record = self.space.slabs[slab as usize];
         let geometry = &self.space.geometry;
         let (bits, is_block) = match record.kind {
-            SlabKind::Data => (slab, geometry.region_of(geometry.address(slab, at)).is_some()),
+            SlabKind::Data => (
+                slab,
+                geometry.region_of(geometry.address(slab, at)).is_some(),
+            ),
             SlabKind::Meta => (slab, at < geometry.node_blocks()),
             SlabKind::MetaTwin => (record.twin, at < geometry.node_blocks()),
             SlabKind::Table | SlabKind::TableTwin | SlabKind::Free | SlabKind::Leaving => {
@@ -463,9 +470,7 @@ impl Pool {
             job.phase = Phase::ReadingTwin;
             let block = self.space.geometry.chunk(twin.chunk) + start;
             let place = (usize::from(twin.disk), block);
-            return self
-                .devices
-                .read(place, 1, Target::Core, Purpose::Copy);
+            return self.devices.read(place, 1, Target::Core, Purpose::Copy);
         }
         let address = self.space.geometry.address(slab, start as u32);
         let is_data = record.kind == SlabKind::Data

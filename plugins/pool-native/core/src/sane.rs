@@ -32,7 +32,12 @@ pub(crate) fn check_root(root: &Root, geometry: &Geometry) -> Result<(), PoolErr
         let entry = root.disks.get(usize::from(*disk));
         entry.is_none_or(|entry| entry.state == DiskState::Gone)
     };
-    if root.root_disks.iter().chain(&root.journal_disks).any(is_gone) {
+    if root
+        .root_disks
+        .iter()
+        .chain(&root.journal_disks)
+        .any(is_gone)
+    {
         return Err(PoolError::Damaged("metadata on a disk that is gone"));
     }
     let is_outside = pages.any(|page| u64::from(page.position) >= positions);

@@ -426,7 +426,9 @@ impl Space {
 
     /// Whether a block of a slab is in use, being written or in quarantine; so is every block of one whose bitmap is not in memory.
     pub(crate) fn is_used(&self, slab: u32, block: u32) -> bool {
-        self.bits.get(&slab).is_none_or(|bits| bits.used.is_set(block))
+        self.bits
+            .get(&slab)
+            .is_none_or(|bits| bits.used.is_set(block))
     }
 
     /// Two slabs change places, as the root that was just written says.

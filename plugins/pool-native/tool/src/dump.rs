@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use pool_format::{
-    Area, CLAIM_BLOCK, Claim, DiskState, JournalBlock, Label, ObjectRecord, Record, Root,
-    SlabKind, parse_slab_page,
+    Area, CLAIM_BLOCK, Claim, DiskState, JournalBlock, Label, ObjectRecord, Record, Root, SlabKind,
+    parse_slab_page,
 };
 
 use crate::Outcome;
