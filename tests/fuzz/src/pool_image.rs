@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 
 use world::Rng;
-use world::faults::settled_pool;
+use world::faults::{leaving_pool, settled_pool};
 use world::forge::{Image, use_forged};
 use world::model::Model;
 
@@ -40,7 +40,11 @@ fn pool(which: usize) -> (Image, Model) {
     POOLS.with_borrow_mut(|pools| {
         if pools.is_empty() {
             for seed in 0..4 {
-                let (disks, model) = settled_pool(&mut Rng::new(seed), seed.is_multiple_of(2));
+                let mut rng = Rng::new(seed);
+                let (disks, model) = match seed {
+                    3 => leaving_pool(&mut rng),
+                    _ => settled_pool(&mut rng, seed.is_multiple_of(2)),
+                };
                 pools.push((Image::new(&disks), model));
             }
         }

@@ -212,6 +212,7 @@ fn exercise(world: &mut World, model: &Model) {
     world.delete(2);
     let _ = world.scrub_all();
     world.ask_seal();
+    world.evacuate(0);
     world.ask_checkpoint();
     for _ in 0..3000 {
         if !world.finish_one() {

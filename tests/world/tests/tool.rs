@@ -3,13 +3,14 @@
 use std::fs;
 use std::path::PathBuf;
 
+use pool_core::Mutation;
 use pool_tool::Outcome;
-use world::Rng;
 use world::disk::Disk;
 use world::faults::settled_pool;
 use world::forge::Image;
 use world::model::Model;
 use world::world::value_of;
+use world::{Rng, World};
 
 /// A pool in files of its own.
 struct Files {
@@ -318,4 +319,24 @@ fn what_cannot_be_opened_says_so() {
     let (outcome, said) = files.pool(&["check"]);
     assert_eq!(outcome, Outcome::NotOpened);
     assert!(said.contains("in use"), "{said}");
+}
+
+#[test]
+fn a_dump_says_which_disk_leaves_and_who_holds_them() {
+    let (disks, model) = pool_of(8, 2, false);
+    let mut world = World::open(disks, model, 1, Mutation::None);
+    world.claim(77);
+    world.wait_open().expect("opens");
+    world.evacuate(0);
+    world.settle();
+    assert_eq!(world.wrong, None);
+    let left = world.pool.leaving()[0].slabs;
+    let files = Files::new("leaving", &world.disks, world.model);
+    let (outcome, said) = files.pool(&["dump"]);
+    assert_eq!(outcome, Outcome::Clean, "{said}");
+    let line = format!("disk 0 is leaving: {left} slabs left to move");
+    assert!(said.contains(&line), "{said}");
+    assert!(said.contains("claim: process 77 on host c1c1"), "{said}");
+    let (outcome, said) = files.pool(&["check"]);
+    assert_eq!(outcome, Outcome::Clean, "{said}");
 }

@@ -130,16 +130,20 @@ impl Pool {
         (self.space.free_data(), slabs)
     }
 
+    /// Blocks set aside that others leave free.
+    fn respected(&self) -> u64 {
+        match self.mutation == Mutation::IgnoreReserve {
+            true => 0,
+            false => self.reserve.outstanding,
+        }
+    }
+
     /// Blocks others may take out of data slabs, and whether they may take a free slab.
     pub(crate) fn unreserved(&self) -> (u64, bool) {
         let per_slab = u64::from(self.space.geometry.data_blocks());
         let (free, slabs) = self.free_space(0);
         let slabs = slabs.unwrap_or(0);
-        let outstanding = if self.mutation == Mutation::IgnoreReserve {
-            0
-        } else {
-            self.reserve.outstanding
-        };
+        let outstanding = self.respected();
         let uncovered = |slabs: u64| outstanding.saturating_sub(per_slab.saturating_mul(slabs));
         let may_assign = slabs > 0 && free + per_slab > uncovered(slabs - 1);
         (free.saturating_sub(uncovered(slabs)), may_assign)
@@ -172,10 +176,7 @@ impl Pool {
     /// Free slabs that thick replicas count on for data.
     pub(crate) fn thick_slabs(&self) -> usize {
         let per_slab = u64::from(self.space.geometry.data_blocks());
-        let uncovered = self
-            .reserve
-            .outstanding
-            .saturating_sub(self.space.free_data());
+        let uncovered = self.respected().saturating_sub(self.space.free_data());
         uncovered.div_ceil(per_slab) as usize
     }
 }
