@@ -62,7 +62,7 @@ impl fmt::Display for Opening {
             f,
             "{} reads ({} MiB), {} writes and flushes, {:?}, {} MiB of memory",
             self.reads,
-            self.blocks * BLOCK as u64 >> 20,
+            (self.blocks * BLOCK as u64) >> 20,
             self.writes,
             self.took,
             self.memory_kib / 1024

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use pool_core::{Limits, Mutation, Status, check};
+use pool_core::{Mutation, Status, check};
 
 use crate::disk::Keep;
 use crate::model::Model;
 use crate::rng::Rng;
-use crate::world::{LIMITS, Reader, World, new_disks};
+use crate::world::{Reader, World, new_disks};
 
 /// How long and how hard to play.
 #[derive(Clone, Copy, Debug)]
@@ -48,12 +48,6 @@ impl Default for Plan {
         }
     }
 }
-
-/// Bounds of a crowded pool: next to nothing is kept beside what is set aside for thick replicas.
-const CROWDED: Limits = Limits {
-    reserve_slabs: 2,
-    ..LIMITS
-};
 
 /// A failure, and how to see it again.
 #[derive(Clone, Debug)]
@@ -124,8 +118,7 @@ pub fn play(seed: u64, plan: Plan) -> Result<Played, Failure> {
     };
     let mut last = String::new();
     for _ in 0..plan.lives {
-        let limits = if is_crowded { CROWDED } else { LIMITS };
-        let mut world = World::open_with(disks, model, rng.number(), plan.mutation, limits);
+        let mut world = World::open(disks, model, rng.number(), plan.mutation);
         if plan.mix > 3 {
             if rng.below(3) == 0 {
                 world.claim(rng.number() as u32 | 1);

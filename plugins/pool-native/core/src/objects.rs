@@ -416,6 +416,9 @@ impl Pool {
     }
 
     fn next_deletion(&self) -> Option<u64> {
+        if self.going == 0 {
+            return None;
+        }
         let mut objects = self.objects.values();
         let is_next = |object: &&Object| match object.record.state {
             ObjectState::Live => false,

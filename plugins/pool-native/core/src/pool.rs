@@ -142,6 +142,8 @@ pub struct Pool {
     pub(crate) objects: BTreeMap<u64, Object>,
     pub(crate) dirty_objects: BTreeSet<usize>,
     pub(crate) reserve: Reserve,
+    /// Objects that are not live.
+    pub(crate) going: usize,
     /// Labels of the disks, by number.
     pub(crate) labels: Vec<Label>,
     pub(crate) growth: Option<Growth>,
@@ -253,6 +255,7 @@ impl Pool {
             objects: BTreeMap::new(),
             dirty_objects: BTreeSet::new(),
             reserve: Reserve::default(),
+            going: 0,
             labels: Vec::new(),
             growth: None,
             claims: None,

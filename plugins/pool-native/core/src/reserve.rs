@@ -42,6 +42,8 @@ fn is_reserving(object: &Object) -> bool {
 impl Pool {
     /// Adds up anew, after objects came, went or changed their size.
     pub(crate) fn recount_reserve(&mut self) {
+        let is_going = |object: &&Object| object.record.state != ObjectState::Live;
+        self.going = self.objects.values().filter(is_going).count();
         let mut reserve = Reserve::default();
         for object in self.objects.values().filter(|object| is_reserving(object)) {
             let nodes = nodes_of(object.record.size);
