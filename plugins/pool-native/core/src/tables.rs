@@ -142,10 +142,8 @@ impl Pool {
                             .get(slab - self.space.slabs.len())
                     };
                     let record = known.or_else(new).copied()?;
-                    Some(match &checkpoint.exchange {
-                        Some(exchange) => exchange.record(slab as u32, record),
-                        None => record,
-                    })
+                    let exchange = checkpoint.exchange.as_ref();
+                    Some(exchange.map_or(record, |it| it.record(slab as u32, record)))
                 })
                 .collect();
             let position = free()?;
