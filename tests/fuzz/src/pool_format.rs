@@ -3,8 +3,8 @@
 //! Oracle: no panic; what is emitted again parses to the same value.
 
 use pool_format::{
-    Bitmap, Envelope, Geometry, IntegrityPage, JournalBlock, JournalHeader, Label, Node, NodePtr,
-    Root, plain_crc,
+    Bitmap, Claim, Envelope, Geometry, IntegrityPage, JournalBlock, JournalHeader, Label, Node,
+    NodePtr, Root, plain_crc,
 };
 
 const UUID: [u8; 16] = [0xAB; 16];
@@ -19,6 +19,9 @@ pub fn run(input: &[u8]) {
     let mut block = vec![0; BLOCK];
     let len = rest.len().min(BLOCK);
     block[..len].copy_from_slice(&rest[..len]);
+    if *kind == 255 {
+        return claim(&mut block);
+    }
     match kind % 8 {
         0 => label(&mut block),
         1 => root(&mut block),
@@ -61,6 +64,13 @@ fn label(block: &mut [u8]) {
     block[8..12].copy_from_slice(&crc.to_le_bytes());
     if let Ok(label) = Label::parse(block) {
         assert_eq!(Label::parse(&label.emit(block[50])).as_ref(), Ok(&label));
+    }
+}
+
+fn claim(block: &mut [u8]) {
+    seal(block, b"CLM1", 1);
+    if let Ok(claim) = Claim::parse(block, &UUID) {
+        assert_eq!(Claim::parse(&claim.emit(&UUID), &UUID), Ok(claim));
     }
 }
 

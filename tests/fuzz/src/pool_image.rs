@@ -5,8 +5,7 @@
 use std::cell::RefCell;
 
 use world::Rng;
-use world::disk::Disk;
-use world::faults::settled_pool;
+use world::faults::{leaving_pool, settled_pool};
 use world::forge::{Image, use_forged};
 use world::model::Model;
 
@@ -15,7 +14,7 @@ const CHANGES_MAX: usize = 8;
 
 thread_local! {
     /// Made once: an input only changes a copy.
-    static POOLS: RefCell<Vec<(Vec<Disk>, Model)>> = const { RefCell::new(Vec::new()) };
+    static POOLS: RefCell<Vec<(Image, Model)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Runs one input: the first byte chooses the pool, then seven bytes a change: which block of metadata, which word of it, the new value.
@@ -23,25 +22,30 @@ pub fn run(input: &[u8]) {
     let Some((which, rest)) = input.split_first() else {
         return;
     };
-    let (disks, model) = pool(usize::from(which % 4));
-    let mut image = Image::new(&disks);
+    let (mut image, model) = pool(usize::from(which % 4));
     for change in rest.chunks_exact(7).take(CHANGES_MAX) {
         let places = image.places();
-        let place = places[usize::from(u16::from_le_bytes([change[0], change[1]])) % places.len()];
+        let place = usize::from(u16::from_le_bytes([change[0], change[1]])) % places.len();
+        let place = places[place];
         // Most structures have what matters at their beginning.
         let word = usize::from(change[2]) * if change[0] & 1 == 0 { 1 } else { 4 };
-        let at = 4 * word;
-        image.disks[place.0][place.1][at..at + 4].copy_from_slice(&change[3..7]);
+        let value = [change[3], change[4], change[5], change[6]];
+        image.set(place, 4 * word, value);
         image.reseal(place, 0);
     }
-    use_forged(&mut image, &disks, &model, &mut Rng::new(1));
+    use_forged(&image, &model, &mut Rng::new(1));
 }
 
-fn pool(which: usize) -> (Vec<Disk>, Model) {
+fn pool(which: usize) -> (Image, Model) {
     POOLS.with_borrow_mut(|pools| {
         if pools.is_empty() {
             for seed in 0..4 {
-                pools.push(settled_pool(&mut Rng::new(seed), seed.is_multiple_of(2)));
+                let mut rng = Rng::new(seed);
+                let (disks, model) = match seed {
+                    3 => leaving_pool(&mut rng),
+                    _ => settled_pool(&mut rng, seed.is_multiple_of(2)),
+                };
+                pools.push((Image::new(&disks), model));
             }
         }
         pools[which].clone()

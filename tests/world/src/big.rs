@@ -13,6 +13,9 @@ use crate::world::World;
 /// Blocks of each of the two disks: 8 TiB.
 const DISK_BLOCKS: u64 = 2 << 30;
 
+/// UUID of the pool.
+pub(crate) const UUID: pool_format::Uuid = [0xAB; 16];
+
 /// What opening took.
 #[derive(Clone, Copy, Debug)]
 pub struct Opened {
@@ -40,7 +43,7 @@ impl fmt::Display for Opened {
     }
 }
 
-fn resident_kib(field: &str) -> u64 {
+pub(crate) fn resident_kib(field: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with(field));
     let word = line.and_then(|line| line.split_whitespace().nth(1));
@@ -89,7 +92,7 @@ pub fn open_big(replicas: u64, snapshots: u64) -> Result<Opened, String> {
     })
 }
 
-fn make() -> Result<Vec<Disk>, String> {
+pub(crate) fn make() -> Result<Vec<Disk>, String> {
     let mut disks = vec![Disk::new(DISK_BLOCKS, 4096), Disk::new(DISK_BLOCKS, 4096)];
     let member = |index: u8| CreateDisk {
         uuid: [index; 16],
@@ -97,7 +100,7 @@ fn make() -> Result<Vec<Disk>, String> {
         atomic_unit: 4096,
     };
     let pool = CreatePool {
-        uuid: [0xAB; 16],
+        uuid: UUID,
         name: "big".to_owned(),
         geometry: Geometry::DEFAULT,
         disks: vec![member(1), member(2)],

@@ -203,4 +203,25 @@ pub const METADATA: &[Step] = &[
     ("add a disk", |world| world.add_disk(500)),
     ("create in the new room", |world| world.create(200)),
     ("write to it", |world| world.write(6, 0, 30, true)),
+    ("double metadata", World::double),
+    ("empty the new disk", evacuate_last),
+    ("write to what is moved", |world| {
+        evacuate_last(world);
+        world.write(6, 10, 30, true);
+        world.write(6, 0, 10, false);
+    }),
+    ("take it back", |world| {
+        world.keep_disk(world.pool.disks().len() - 1)
+    }),
+    ("empty it again", evacuate_last),
+    ("empty it on", evacuate_last),
+    ("empty it on and on", evacuate_last),
+    ("empty it further", evacuate_last),
+    ("remove it", |world| {
+        world.remove_disk(world.pool.disks().len() - 1)
+    }),
 ];
+
+fn evacuate_last(world: &mut World) {
+    world.evacuate(world.pool.disks().len() - 1);
+}

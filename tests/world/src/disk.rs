@@ -37,6 +37,10 @@ pub struct Disk {
     pub is_lenient: bool,
     /// Whether the pool was there before the disk.
     pub was_added: bool,
+    /// Whether the pool was told that a disk leaves: what lay on two disks may lie on one since.
+    pub is_shrunk: bool,
+    /// Whether the disk was taken away: nobody may ask it for anything but its labels.
+    pub is_detached: bool,
     /// Whether the disk can discard.
     pub discards: bool,
     /// Changes with each flush that made something durable.
@@ -61,6 +65,8 @@ impl Disk {
             latent: std::collections::BTreeSet::new(),
             is_lenient: false,
             was_added: false,
+            is_shrunk: false,
+            is_detached: false,
             discards: false,
             version: 0,
             writes: 0,
@@ -92,6 +98,7 @@ impl Disk {
     /// When it goes past the end, or another write to one of its blocks is in flight: the pool promised not to.
     pub fn submit(&mut self, block: u64, bytes: &[u8]) -> Vec<u64> {
         let mut ids = Vec::new();
+        assert!(!self.is_detached, "a write to a disk that was removed");
         for (i, piece) in bytes.chunks(BLOCK).enumerate() {
             let block = block + i as u64;
             assert!(block < self.blocks, "a write past the end, at {block}");
@@ -164,7 +171,7 @@ impl Disk {
 
     /// Reads a block; `None` for a latent error.
     pub fn read(&self, block: u64) -> Option<Block> {
-        if self.latent.contains(&block) || block >= self.blocks {
+        if self.is_detached || self.latent.contains(&block) || block >= self.blocks {
             return None;
         }
         Some(Rc::clone(self.current.get(&block).unwrap_or(&self.zero)))

@@ -72,6 +72,25 @@ pub fn settled_pool(rng: &mut Rng, has_tail: bool) -> (Vec<Disk>, Model) {
     (world.disks, world.model)
 }
 
+/// As [`settled_pool`], of two disks of which one is being emptied.
+///
+/// # Panics
+/// When that goes wrong.
+pub fn leaving_pool(rng: &mut Rng) -> (Vec<Disk>, Model) {
+    let (mut disks, mut model) = settled_pool(rng, true);
+    while disks.len() < 2 {
+        (disks, model) = settled_pool(rng, true);
+    }
+    let mut world = World::open(disks, model, rng.number(), Mutation::None);
+    world.wait_open().expect("a settled pool opens");
+    for _ in 0..2 {
+        world.evacuate(1);
+        world.settle();
+    }
+    assert_eq!(world.wrong, None, "the pool to be hurt is well");
+    (world.disks, world.model)
+}
+
 /// Hurts a settled pool `count` times, each time one block of one disk, and reads everything back.
 ///
 /// # Errors

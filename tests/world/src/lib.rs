@@ -9,10 +9,12 @@
 #![forbid(unsafe_code)]
 
 pub mod big;
+pub mod cpu;
 pub mod cuts;
 pub mod disk;
 pub mod faults;
 pub mod forge;
+pub mod huge;
 pub mod model;
 pub mod play;
 pub mod rng;

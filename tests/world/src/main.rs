@@ -7,7 +7,7 @@ use pool_core::Mutation;
 use world::cuts::{Explorer, METADATA, run};
 use world::{Plan, play};
 
-const MUTATIONS: [Mutation; 17] = [
+const MUTATIONS: [Mutation; 20] = [
     Mutation::ReuseBeforeDiscard,
     Mutation::SkipHostFlush,
     Mutation::SkipRootBarrier,
@@ -25,6 +25,9 @@ const MUTATIONS: [Mutation; 17] = [
     Mutation::ForgetDisplaced,
     Mutation::SnapshotWithoutDrain,
     Mutation::FreeShared,
+    Mutation::MoveWithoutMirror,
+    Mutation::ExchangeHalfCopied,
+    Mutation::IgnoreReserve,
 ];
 
 struct Arguments {
@@ -36,6 +39,11 @@ struct Arguments {
     /// Replicas of a big pool, and snapshots of each.
     replicas: u64,
     snapshots: u64,
+    /// Extents of a generated pool; 0 plays a small one.
+    extents: u64,
+    /// What is timed, and how often.
+    operation: Option<String>,
+    count: u64,
     plan: Plan,
 }
 
@@ -47,6 +55,9 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         subsets: 12,
         replicas: 100,
         snapshots: 10,
+        extents: 0,
+        operation: None,
+        count: 50_000,
         plan: Plan::default(),
     };
     while let Some(word) = words.next() {
@@ -68,6 +79,9 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--stuck" => arguments.plan.stuck = number()?,
             "--replicas" => arguments.replicas = number()?,
             "--snapshots" => arguments.snapshots = number()?,
+            "--extents" => arguments.extents = number()?,
+            "--operation" => arguments.operation = Some(value.clone()),
+            "--count" => arguments.count = number()?,
             "--mix" => arguments.plan.mix = number()?,
             "--subsets" => arguments.subsets = number()? as usize,
             "--disks" => arguments.plan.disks = number()?,
@@ -139,7 +153,12 @@ fn cut(arguments: &Arguments) -> ExitCode {
     reason = "a command: what it found is its output"
 )]
 fn big(arguments: &Arguments) -> ExitCode {
-    match world::big::open_big(arguments.replicas, arguments.snapshots) {
+    let shape = (arguments.replicas, arguments.snapshots);
+    let opened = match arguments.extents {
+        0 => world::big::open_big(shape.0, shape.1).map(|opened| opened.to_string()),
+        extents => world::huge::open_huge(shape, extents).map(|opened| opened.to_string()),
+    };
+    match opened {
         Ok(opened) => {
             println!("{opened}");
             ExitCode::SUCCESS
@@ -149,6 +168,30 @@ fn big(arguments: &Arguments) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What operations cost the processor.
+#[expect(
+    clippy::print_stdout,
+    reason = "a command: what it found is its output"
+)]
+fn cpu(arguments: &Arguments) -> ExitCode {
+    let all = world::cpu::OPERATIONS.map(str::to_owned).to_vec();
+    let wanted = arguments.operation.clone().map_or(all, |one| vec![one]);
+    for operation in wanted {
+        let count = match operation.as_str() {
+            "snapshot" => arguments.count.min(2000),
+            _ => arguments.count,
+        };
+        match world::cpu::time(&operation, count) {
+            Ok(cost) => println!("{cost}"),
+            Err(what) => {
+                println!("{operation}: {what}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 #[expect(
@@ -170,11 +213,12 @@ fn main() -> ExitCode {
         "faults" | "forge" => return hurt(&command, &arguments),
         "cuts" => return cut(&arguments),
         "big" => return big(&arguments),
+        "cpu" => return cpu(&arguments),
         "play" => 1,
         "long" => arguments.seeds,
         _ => {
             eprintln!(
-                "world play --seed N | cuts [--subsets N] | big [--replicas N --snapshots N] | faults --seeds N | forge --seeds N | long --seeds N [--seed FIRST] [--lives N --events N --side-cuts N --disks N --errors N --stuck N --mutation NAME]"
+                "world play --seed N | cuts [--subsets N] | big [--replicas N --snapshots N --extents N] | cpu [--operation NAME --count N] | faults --seeds N | forge --seeds N | long --seeds N [--seed FIRST] [--lives N --events N --side-cuts N --disks N --errors N --stuck N --mutation NAME]"
             );
             return ExitCode::FAILURE;
         }

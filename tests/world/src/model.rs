@@ -65,20 +65,34 @@ impl Cell {
         for entry in &mut self.entries {
             entry.is_failed |= entry.id == id;
         }
-        let before = self.entries[at.saturating_sub(1)].value;
+        // What was there before: the newest that did not fail, in each of its variants, or any that failed since.
+        let solid = self.entries[..at]
+            .iter()
+            .rposition(|entry| !entry.is_failed);
+        let solid = solid.map_or(0, |solid| self.entries[solid].id);
+        let first = self.entries.iter().position(|entry| entry.id == solid);
+        let before: Vec<Value> = self.entries[first.unwrap_or(0).min(at)..at]
+            .iter()
+            .map(|entry| entry.value)
+            .collect();
         let behind = self.entries[at + 1..].iter();
         let parts = behind.take_while(|entry| entry.part.is_some() || entry.is_failed);
-        let others: Vec<Entry> = parts
-            .filter(|entry| entry.id != id)
-            .map(|entry| {
+        let parts: Vec<Entry> = parts.filter(|entry| entry.id != id).copied().collect();
+        let others = before.iter().flat_map(|before| {
+            parts.iter().map(|entry| {
                 let mut other = *entry;
                 let (start, end) = entry.part.unwrap_or((0, 8));
-                other.value = before;
+                other.value = *before;
                 other.value[start..end].copy_from_slice(&entry.value[start..end]);
                 other
             })
-            .collect();
+        });
+        let others: Vec<Entry> = others.collect();
         for other in others {
+            let is_same = |entry: &Entry| (entry.id, entry.value) == (other.id, other.value);
+            if self.entries.iter().any(is_same) {
+                continue;
+            }
             let behind = self.entries.iter().rposition(|entry| entry.id == other.id);
             self.entries
                 .insert(behind.map_or(self.entries.len(), |at| at + 1), other);
@@ -202,7 +216,10 @@ impl Model {
             let entries = &mut volume.cells[block].entries;
             // It stands on the newest entry; when that failed, also on the one before, and so on.
             let solid = entries.iter().rposition(|entry| !entry.is_failed);
-            let bases: Vec<Value> = entries[solid.unwrap_or(0)..]
+            // A part that stands on one that failed is there twice, or more often.
+            let solid = solid.map_or(0, |solid| entries[solid].id);
+            let first = entries.iter().position(|entry| entry.id == solid);
+            let bases: Vec<Value> = entries[first.unwrap_or(0)..]
                 .iter()
                 .map(|entry| entry.value)
                 .collect();

@@ -24,7 +24,8 @@ pub struct Plan {
     pub errors: u64,
     /// Chance in a thousand that a request gets stuck for a while.
     pub stuck: u64,
-    /// Which operations are played: 1 as first, 2 with thick replicas, parts of blocks, and discards passed on, 3 with scrubs and growth.
+    /// Which operations are played: 1 as first, 2 with thick replicas, parts of blocks, and discards passed on, 3 with scrubs and growth, 4 with disks
+    /// that leave, doubled metadata, claims and crowded pools.
     pub mix: u64,
     /// The bug to play with.
     pub mutation: Mutation,
@@ -41,7 +42,7 @@ impl Default for Plan {
             disks: 1,
             errors: 0,
             stuck: 0,
-            mix: 3,
+            mix: 4,
             mutation: Mutation::None,
             trace: false,
         }
@@ -99,7 +100,9 @@ pub fn play(seed: u64, plan: Plan) -> Result<Played, Failure> {
     let mut rng = Rng::new(seed);
     let mut played = Played::default();
     let atomic_unit = if rng.below(2) == 0 { 512 } else { 4096 };
-    let sizes: Vec<u64> = (0..plan.disks).map(|_| 680 + rng.below(600)).collect();
+    let is_crowded = plan.mix > 3 && rng.below(3) == 0;
+    let (least, more) = if is_crowded { (620, 150) } else { (680, 600) };
+    let sizes: Vec<u64> = (0..plan.disks).map(|_| least + rng.below(more)).collect();
     let journal_blocks = [18, 26, 48][rng.below(3) as usize];
     let mut disks = new_disks(&sizes, atomic_unit, journal_blocks);
     if plan.mix > 1 {
@@ -116,6 +119,12 @@ pub fn play(seed: u64, plan: Plan) -> Result<Played, Failure> {
     let mut last = String::new();
     for _ in 0..plan.lives {
         let mut world = World::open(disks, model, rng.number(), plan.mutation);
+        if plan.mix > 3 {
+            if rng.below(3) == 0 {
+                world.claim(rng.number() as u32 | 1);
+            }
+            world.is_crowded = is_crowded;
+        }
         world.trace = plan.trace.then(Vec::new);
         world
             .wait_open()
@@ -210,7 +219,8 @@ pub fn verify(
         Ok(report) => return Err(format!("after the cut: {report:?}")),
         Err(error) => return Err(format!("the check after the cut finds: {error}")),
     }
-    if disks.len() == 2 && mutation == Mutation::None && seed.is_multiple_of(8) {
+    let is_whole = !disks.iter().any(|disk| disk.is_shrunk);
+    if disks.len() == 2 && is_whole && mutation == Mutation::None && seed.is_multiple_of(8) {
         let gone = (seed >> 8) as usize % 2;
         crate::faults::read_without(&disks, &model, gone, seed)
             .map_err(|what| format!("after the cut, without disk {gone}: {what}"))?;
@@ -252,8 +262,13 @@ fn event(world: &mut World, rng: &mut Rng, mix: u64) {
         usable.map(|(number, _)| *number).collect()
     };
     if volumes.is_empty() || volumes.len() < 2 && rng.per_mille(300) {
-        let is_thick = mix > 1 && rng.below(4) == 0;
-        let most = if is_thick { 40 } else { 80 };
+        let is_thick = mix > 1 && rng.below(if world.is_crowded { 2 } else { 4 }) == 0;
+        let most = match (is_thick, world.is_crowded) {
+            (true, true) => 150,
+            (true, false) => 40,
+            (false, true) => 400,
+            (false, false) => 80,
+        };
         world.create_as(10 + rng.below(most) as usize, is_thick);
         return;
     }
@@ -268,8 +283,12 @@ fn host(world: &mut World, rng: &mut Rng, (volume, volumes): (u64, usize), mix: 
     // A few hot blocks, so that things happen to the same ones.
     let span = if rng.below(3) == 0 { size.min(6) } else { size };
     let block = rng.below(span as u64) as usize;
-    let most = if rng.below(8) == 0 { 20 } else { 3 };
+    let is_long = rng.below(8) == 0 || world.is_crowded && rng.below(2) == 0;
+    let most = if is_long { 20 } else { 3 };
     let count = (1 + rng.below(most) as usize).min(size - block);
+    if world.is_crowded && is_replica && !is_resizing && rng.below(4) == 0 {
+        return world.write(volume, block, 20.min(size - block), false);
+    }
     if mix > 1 && is_replica && !is_resizing && rng.below(10) == 0 {
         let first = rng.below(8) as u8;
         let sectors = (first, 1 + rng.below(8 - u64::from(first)) as u8);
@@ -278,13 +297,18 @@ fn host(world: &mut World, rng: &mut Rng, (volume, volumes): (u64, usize), mix: 
     if mix > 2 {
         match rng.below(60) {
             0..=3 => return world.ask_scrub(),
-            4 if world.disks.len() < 4 => return world.add_disk(480 + rng.below(300)),
+            4 if world.disks.len() < if mix > 3 { 5 } else { 4 } => {
+                return world.add_disk(480 + rng.below(300));
+            }
             5 => {
                 let disks = world.pool.disks().len() as u64;
                 return world.grow_disk(rng.below(disks) as usize, 5 + rng.below(200));
             }
             _ => {}
         }
+    }
+    if mix > 3 && world.pool.disks().len() > 1 && rng.below(12) == 0 {
+        return disks(world, rng);
     }
     match rng.below(100) {
         0..=39 if is_replica && !is_resizing => {
@@ -299,5 +323,25 @@ fn host(world: &mut World, rng: &mut Rng, (volume, volumes): (u64, usize), mix: 
         92..=93 => world.ask_checkpoint(),
         94..=95 => world.ask_seal(),
         _ => world.pass(rng.below(1500)),
+    }
+}
+
+/// Something is done to the disks of a pool of several: mostly one is emptied, on and on, and then removed or kept.
+fn disks(world: &mut World, rng: &mut Rng) {
+    let count = world.pool.disks().len() as u64;
+    let leaving = world.pool.leaving();
+    let disk = match leaving.first() {
+        Some(leaving) if rng.below(5) > 0 => usize::from(leaving.disk),
+        Some(_) | None => rng.below(count) as usize,
+    };
+    let is_empty = leaving
+        .iter()
+        .any(|leaving| usize::from(leaving.disk) == disk && leaving.slabs == 0);
+    match rng.below(12) {
+        0 => world.keep_disk(disk),
+        1 => world.remove_disk(disk),
+        2 | 3 => world.double(),
+        _ if is_empty => world.remove_disk(disk),
+        _ => world.evacuate(disk),
     }
 }

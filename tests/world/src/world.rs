@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use pool_core::{
-    Answer, Blocks, CreateDisk, CreatePool, DeviceError, DeviceOp, Done, HostOp, Limits, Mutation,
-    Pool, PoolError, Request, Source, Status, Target, check, plan_create,
+    Answer, Blocks, Claimant, CreateDisk, CreatePool, DeviceError, DeviceOp, Done, HostOp, Limits,
+    Mutation, Pool, PoolError, Request, Source, Status, Target, check, plan_create,
 };
 use pool_format::{BLOCK, Geometry, plain_crc};
 
@@ -61,6 +61,9 @@ enum Meaning {
     },
     Scrub,
     Grow,
+    Remove {
+        disk: usize,
+    },
     Other,
 }
 
@@ -118,6 +121,10 @@ pub struct World {
     pub changes: u64,
     /// Chance in a thousand that a flush or a write of metadata fails.
     pub errors: u64,
+    /// How the last operation on a disk ended.
+    pub relocated: Option<Result<Answer, PoolError>>,
+    /// Whether large volumes fill the pool.
+    pub is_crowded: bool,
     /// What happened, when it is to be kept.
     pub trace: Option<Vec<String>>,
 }
@@ -229,8 +236,22 @@ impl World {
             writes_done: 0,
             wrong: None,
             refused: 0,
+            relocated: None,
+            is_crowded: false,
             trace: None,
         }
+    }
+
+    /// Opens the pool in the name of a process of one host.
+    pub fn claim(&mut self, pid: u32) {
+        let sizes: Vec<u64> = self.disks.iter().map(Disk::blocks).collect();
+        let claimant = Claimant {
+            host: [0xC1; 16],
+            boot: [1; 16],
+            pid,
+            began_s: 0,
+        };
+        self.pool = Pool::open_claimed(&sizes, self.limits, self.mutation, claimant);
     }
 
     /// Opens for reading only, on some of the disks.
@@ -487,9 +508,14 @@ impl World {
                     matches!(error, PoolError::NoSuchObject | PoolError::OutOfRange)
                 }
                 // Another growth is going on, or there is no room in the root.
-                Meaning::Grow => {
-                    matches!(error, PoolError::Busy | PoolError::Invalid)
-                        || self.errors > 0 && *error == PoolError::Device
+                Meaning::Grow | Meaning::Remove { .. } => {
+                    matches!(
+                        error,
+                        PoolError::Busy
+                            | PoolError::Invalid
+                            | PoolError::NoRoom { .. }
+                            | PoolError::DiskInUse(_)
+                    ) || self.errors > 0 && *error == PoolError::Device
                 }
                 _ => matches!(
                     error,
@@ -502,6 +528,9 @@ impl World {
             if !is_expected {
                 self.complain(format!("answered with: {error}"));
             }
+        }
+        if matches!(meaning, Meaning::Grow | Meaning::Remove { .. }) {
+            self.relocated = Some(result.clone());
         }
         match (meaning, result) {
             (
@@ -532,6 +561,7 @@ impl World {
                     self.complain(format!("a scrub finds rot where there is none: {found:?}"));
                 }
             }
+            (Meaning::Remove { disk }, Ok(_)) => self.disks[disk].is_detached = true,
             (Meaning::Flush { covered }, Ok(_)) => self.model.flush_ends(&covered),
             (Meaning::Create { volume }, Ok(Answer::Created { object })) => {
                 self.created(volume, object)
@@ -839,6 +869,32 @@ impl World {
         self.submit(HostOp::AddDisk(disk), Meaning::Grow, Vec::new());
     }
 
+    /// Marks a disk as leaving, or moves the next slab off it.
+    pub fn evacuate(&mut self, disk: usize) {
+        for disk in &mut self.disks {
+            disk.is_shrunk = true;
+        }
+        let disk = disk as u16;
+        self.submit(HostOp::Evacuate { disk }, Meaning::Grow, Vec::new());
+    }
+
+    /// Takes a disk back into service.
+    pub fn keep_disk(&mut self, disk: usize) {
+        let disk = disk as u16;
+        self.submit(HostOp::KeepDisk { disk }, Meaning::Grow, Vec::new());
+    }
+
+    /// Removes a disk; when that is answered, it is taken away.
+    pub fn remove_disk(&mut self, disk: usize) {
+        let op = HostOp::RemoveDisk { disk: disk as u16 };
+        self.submit(op, Meaning::Remove { disk }, Vec::new());
+    }
+
+    /// Moves a second copy of metadata to another disk.
+    pub fn double(&mut self) {
+        self.submit(HostOp::Double, Meaning::Grow, Vec::new());
+    }
+
     /// A disk becomes larger, and the pool is told.
     pub fn grow_disk(&mut self, disk: usize, by: u64) {
         self.disks[disk].grow(by);
@@ -888,7 +944,9 @@ impl World {
                 Status::Failed(error) => return Err(error),
                 Status::Opening => {}
             }
-            self.finish_one();
+            if !self.finish_one() {
+                self.pass(300);
+            }
         }
         Err(PoolError::Busy)
     }
@@ -1025,6 +1083,7 @@ impl World {
                         | Answer::Done
                         | Answer::Created { .. }
                         | Answer::Extent { .. }
+                        | Answer::Moved { .. }
                         | Answer::Scrubbed(_) => Ok([0; 8]),
                     };
                 }
@@ -1195,6 +1254,10 @@ impl World {
         let off = self.pool.objects().find(is_off).cloned();
         if let Some(object) = off {
             self.complain(format!("the reserve of a thick replica is off: {object:?}"));
+        }
+        let uncovered = self.pool.uncovered_blocks();
+        if uncovered > 0 {
+            self.complain(format!("{uncovered} blocks are set aside and not there"));
         }
         match check(&mut Reader(&self.disks)) {
             Ok(report) if report.is_clean() => {}

@@ -41,14 +41,13 @@ fn lost_bitmaps_cost_space_and_nothing_else() {
     for seed in 0..6 {
         let mut rng = Rng::new(seed);
         let (disks, model) = settled_pool(&mut rng, seed.is_multiple_of(2));
-        let mut image = Image::new(&disks);
+        let image = Image::new(&disks);
+        let mut hurt = disks.clone();
         for (disk, block) in image.places() {
-            if &image.disks[disk][block][4..8] == b"BMP1" {
-                image.disks[disk][block].fill(0xEE);
+            if &image.block((*disk, *block))[4..8] == b"BMP1" {
+                hurt[*disk].replace(*block, &[0xEE; 4096]);
             }
         }
-        let mut hurt = disks.clone();
-        image.write_back(&mut hurt);
         let mut world = World::open(hurt, model, seed, Mutation::None);
         world.wait_open().expect("opens");
         for block in 0..10 {

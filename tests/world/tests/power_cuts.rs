@@ -118,6 +118,9 @@ caught! {
     forgetting_what_replay_displaces_is_caught: ForgetDisplaced;
     a_snapshot_that_does_not_wait_is_caught: SnapshotWithoutDrain;
     freeing_what_a_snapshot_uses_is_caught: FreeShared;
+    moving_a_slab_without_its_writes_is_caught: MoveWithoutMirror;
+    exchanging_a_slab_half_copied_is_caught: ExchangeHalfCopied;
+    taking_what_is_set_aside_is_caught: IgnoreReserve;
 }
 
 /// The ring has to wrap while a checkpoint is going on: one of its writes is stuck and the host goes on flushing.

@@ -3,13 +3,14 @@
 use std::fs;
 use std::path::PathBuf;
 
+use pool_core::Mutation;
 use pool_tool::Outcome;
-use world::Rng;
 use world::disk::Disk;
 use world::faults::settled_pool;
 use world::forge::Image;
 use world::model::Model;
 use world::world::value_of;
+use world::{Rng, World};
 
 /// A pool in files of its own.
 struct Files {
@@ -24,9 +25,11 @@ impl Files {
         fs::create_dir_all(&directory).expect("a temporary directory");
         let image = Image::new(disks);
         let mut paths = Vec::new();
-        for (disk, blocks) in image.disks.iter().enumerate() {
+        for (disk, blocks) in disks.iter().map(Disk::blocks).enumerate() {
             let path = directory.join(format!("disk{disk}"));
-            fs::write(&path, blocks.concat()).expect("an image is written");
+            let all = (0..blocks).map(|block| image.block((disk, block)));
+            let all: Vec<_> = all.collect();
+            fs::write(&path, all.concat()).expect("an image is written");
             paths.push(path);
         }
         Self {
@@ -142,11 +145,12 @@ fn a_clean_pool_is_clean_and_untouched() {
 #[test]
 fn a_bad_copy_is_named_once_and_repaired() {
     let (disks, model) = pool_of(2, 2, true);
-    let places = Image::new(&disks).places();
+    let places = Image::new(&disks).places().to_vec();
     let files = Files::new("copies", &disks, model);
     let before = files.bytes();
     let mut seen = std::collections::BTreeSet::new();
     for (disk, block) in places.into_iter().step_by(3) {
+        let block = block as usize;
         files.change(disk, block, |bytes| bytes[40] ^= 1);
         let (outcome, said) = files.pool(&["check", "--quick"]);
         let faults: Vec<String> = lines(&said, "fault: ")
@@ -184,9 +188,9 @@ fn rot_is_named_and_left_alone() {
         .expect("something is written");
     let value = model.volumes[&1].cells[cell].entries[0].value;
     let image = Image::new(&disks);
-    let mut all = image.disks[0].iter();
+    let mut all = 0..disks[0].blocks() as usize;
     let place = all
-        .position(|bytes| value_of(bytes) == value)
+        .position(|block| value_of(&image.block((0, block as u64))) == value)
         .expect("it lies somewhere");
     let files = Files::new("rot", &disks, model);
     files.change(0, place, |bytes| bytes[100] ^= 4);
@@ -219,19 +223,22 @@ fn rot_users(said: &str) -> usize {
 #[test]
 fn wrong_bitmaps_are_rebuilt() {
     let (mut disks, model) = pool_of(4, 1, false);
-    let places = Image::new(&disks).places();
+    let places = Image::new(&disks).places().to_vec();
     let mut leaks = 0;
     for (disk, block) in places {
         let mut image = Image::new(&disks);
-        if &image.disks[disk][block][4..8] != b"BMP1" {
+        let bytes = image.block((disk, block));
+        if &bytes[4..8] != b"BMP1" {
             continue;
         }
         // Sets a bit, and all checks up to the root.
-        image.disks[disk][block][46] |= 1 << 3;
+        image.set(
+            (disk, block),
+            44,
+            [bytes[44], bytes[45], bytes[46] | 1 << 3, bytes[47]],
+        );
         image.reseal((disk, block), 0);
-        let mut forged = disks.clone();
-        image.write_back(&mut forged);
-        let files = Files::new(&format!("bitmap{block}"), &forged, model.clone());
+        let files = Files::new(&format!("bitmap{block}"), &image.disks, model.clone());
         let (outcome, said) = files.pool(&["check"]);
         if lines(&said, "fault: blocks ").is_empty() {
             continue;
@@ -257,8 +264,8 @@ fn lost_bitmaps_are_rebuilt_and_lost_trees_are_not_hidden() {
     let image = Image::new(&disks);
     let files = Files::new("lost", &disks, model);
     for (disk, block) in image.places() {
-        if &image.disks[disk][block][4..8] == b"BMP1" {
-            files.change(disk, block, |bytes| bytes.fill(0xEE));
+        if &image.block((*disk, *block))[4..8] == b"BMP1" {
+            files.change(*disk, *block as usize, |bytes| bytes.fill(0xEE));
         }
     }
     let (outcome, said) = files.pool(&["check"]);
@@ -273,8 +280,8 @@ fn lost_bitmaps_are_rebuilt_and_lost_trees_are_not_hidden() {
     assert_eq!(files.differing(&export), 0);
 
     for (disk, block) in image.places() {
-        if &image.disks[disk][block][4..8] == b"NOD1" {
-            files.change(disk, block, |bytes| bytes.fill(0xEE));
+        if &image.block((*disk, *block))[4..8] == b"NOD1" {
+            files.change(*disk, *block as usize, |bytes| bytes.fill(0xEE));
         }
     }
     let before = files.bytes();
@@ -312,4 +319,24 @@ fn what_cannot_be_opened_says_so() {
     let (outcome, said) = files.pool(&["check"]);
     assert_eq!(outcome, Outcome::NotOpened);
     assert!(said.contains("in use"), "{said}");
+}
+
+#[test]
+fn a_dump_says_which_disk_leaves_and_who_holds_them() {
+    let (disks, model) = pool_of(8, 2, false);
+    let mut world = World::open(disks, model, 1, Mutation::None);
+    world.claim(77);
+    world.wait_open().expect("opens");
+    world.evacuate(0);
+    world.settle();
+    assert_eq!(world.wrong, None);
+    let left = world.pool.leaving()[0].slabs;
+    let files = Files::new("leaving", &world.disks, world.model);
+    let (outcome, said) = files.pool(&["dump"]);
+    assert_eq!(outcome, Outcome::Clean, "{said}");
+    let line = format!("disk 0 is leaving: {left} slabs left to move");
+    assert!(said.contains(&line), "{said}");
+    assert!(said.contains("claim: process 77 on host c1c1"), "{said}");
+    let (outcome, said) = files.pool(&["check"]);
+    assert_eq!(outcome, Outcome::Clean, "{said}");
 }

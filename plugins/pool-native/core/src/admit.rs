@@ -99,7 +99,8 @@ impl Pool {
     fn metadata(&self) -> (usize, usize) {
         let changes = self.active.len() + self.frozen.len();
         let (used, free) = self.space.nodes();
-        let slabs = self.space.free_slabs().saturating_sub(self.thick_slabs());
+        let promised = self.thick_slabs() + self.moves_left;
+        let slabs = self.space.free_slabs().saturating_sub(promised);
         let room = free + slabs / 2 * self.space.geometry.node_blocks() as usize;
         // Each change touches a path of nodes, but no more than there are; and can begin a new leaf.
         let need = (4 * changes).min(used + changes) + 8;

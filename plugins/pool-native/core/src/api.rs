@@ -167,6 +167,37 @@ pub enum HostOp {
         /// Its size in blocks from here on.
         blocks: u64,
     },
+    /// Marks a disk as leaving, and moves the next slab that lies on it to another: answered with what is left there. Asked again and again, at the
+    /// driver's own pace, until nothing is; also after a crash, which costs no more than the slab that was on its way.
+    Evacuate {
+        /// Number of the disk in the pool.
+        disk: u16,
+    },
+    /// Takes a disk that was leaving back into service.
+    KeepDisk {
+        /// Number of the disk in the pool.
+        disk: u16,
+    },
+    /// Removes a disk that is leaving and that nothing is left on. When it is answered, the disk is none of the pool's, and nothing is in flight there.
+    RemoveDisk {
+        /// Number of the disk in the pool.
+        disk: u16,
+    },
+    /// Gives the disks back: everything is flushed and the claims say so, and nothing more is taken.
+    Release,
+    /// Moves the second copy of the next metadata slab of which both copies lie on one disk to another: answered with how many are left.
+    Double,
+}
+
+/// A disk on its way out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Leaving {
+    /// Number of the disk in the pool.
+    pub disk: u16,
+    /// Slabs that still lie on it.
+    pub slabs: u32,
+    /// Of the slab on its way off it, the blocks that are copied.
+    pub copied: u64,
 }
 
 /// A disk to be added. What is on it is lost.
@@ -225,6 +256,11 @@ pub enum Answer {
     },
     /// A region was scrubbed.
     Scrubbed(Scrubbed),
+    /// A slab was moved, or none was left to be.
+    Moved {
+        /// Slabs left to be moved.
+        left: u32,
+    },
 }
 
 /// Why an operation failed.
@@ -265,6 +301,21 @@ pub enum PoolError {
     Malformed(Malformed),
     /// The pool stopped after an error of a metadata write or a flush.
     Faulted,
+    /// There is not enough room elsewhere for what lies on a disk; both in blocks.
+    NoRoom {
+        /// What it takes, whole slabs.
+        needed: u64,
+        /// What is free on other disks and set aside for nothing else.
+        free: u64,
+    },
+    /// A disk is not leaving, or so many slabs still lie on it.
+    DiskInUse(u32),
+    /// Another engine holds the disks.
+    Held(crate::claim::Holder),
+    /// The disks were given back.
+    Released,
+    /// A block in use cannot be read: it would look whole where it is moved to. Its address.
+    Unreadable(u64),
 }
 
 impl fmt::Display for PoolError {
@@ -285,6 +336,21 @@ impl fmt::Display for PoolError {
             Self::Damaged(what) => write!(f, "damaged: {what}"),
             Self::Malformed(what) => write!(f, "malformed: {what}"),
             Self::Faulted => write!(f, "the pool stopped after a device error"),
+            Self::NoRoom { needed, free } => write!(
+                f,
+                "what lies on the disk needs {needed} blocks elsewhere, {free} are free"
+            ),
+            Self::DiskInUse(0) => write!(f, "the disk is in service"),
+            Self::DiskInUse(slabs) => write!(f, "{slabs} slabs lie on the disk"),
+            Self::Held(holder) => {
+                write!(f, "held by process {} on host ", holder.pid)?;
+                let mut host = holder.host.iter();
+                host.try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+            Self::Released => write!(f, "the disks were given back"),
+            Self::Unreadable(address) => {
+                write!(f, "block {address} is in use and cannot be read")
+            }
         }
     }
 }
@@ -453,4 +519,10 @@ pub enum Mutation {
     SnapshotWithoutDrain,
     /// Displaced blocks of a snapshot are freed instead of listed.
     FreeShared,
+    /// What is written to a slab on its way to another place goes to the old one alone.
+    MoveWithoutMirror,
+    /// A slab is exchanged when half of it is copied.
+    ExchangeHalfCopied,
+    /// Others take what is set aside for thick replicas.
+    IgnoreReserve,
 }

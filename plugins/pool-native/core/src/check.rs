@@ -8,9 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pool_format::{
-    Area, BLOCK, Bitmap, Geometry, JournalBlock, JournalHeader, Label, Node, NodeBody, NodePtr,
-    ObjectKind, ObjectRecord, ObjectState, Root, SlabKind, SlabRecord, Uuid, parse_object_page,
-    parse_slab_page,
+    Area, BLOCK, Bitmap, DiskState, Geometry, JournalBlock, JournalHeader, Label, Node, NodeBody,
+    NodePtr, ObjectKind, ObjectRecord, ObjectState, Root, SlabKind, SlabRecord, Uuid,
+    parse_object_page, parse_slab_page,
 };
 
 use crate::api::PoolError;
@@ -66,7 +66,7 @@ pub fn check(blocks: &mut dyn Blocks) -> Result<CheckReport, PoolError> {
         report,
     };
     for (disk, place) in checker.order.iter().enumerate() {
-        if place.is_none() {
+        if place.is_none() && checker.root.disks[disk].state != DiskState::Gone {
             checker.report.faults.push(Fault::MissingDisk(disk as u16));
         }
     }
@@ -138,7 +138,8 @@ impl Ends {
     /// # Errors
     /// `Damaged` when a disk is smaller than its label or the root says.
     fn judge(&mut self, root: &Root, report: &mut CheckReport) -> Result<(), PoolError> {
-        for entry in &root.disks {
+        let members = root.disks.iter();
+        for entry in members.filter(|entry| entry.state != DiskState::Gone) {
             let Some(disk) = self.find(&entry.uuid) else {
                 continue;
             };

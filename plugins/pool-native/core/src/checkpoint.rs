@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use pool_format::{Node, NodePtr, ObjectKind, ObjectState, Root, SlabKind, SlabRecord};
+use pool_format::{DiskState, Node, NodePtr, ObjectKind, ObjectState, Root, SlabKind, SlabRecord};
 
 use crate::api::{DoneResult, Mutation, Source};
 use crate::device::Purpose;
@@ -14,6 +14,7 @@ use crate::flush::Waiter;
 use crate::grow::Room;
 use crate::overlay::{Change, Overlay};
 use crate::pool::{MapInfo, Object, Pool, Wait};
+use crate::relocate::Exchange;
 use crate::tree::{Merge, finish, touched};
 
 /// Changes merged at once.
@@ -75,6 +76,11 @@ pub(crate) struct Checkpoint {
     pub(crate) root: Option<Root>,
     /// What it adds to the pool.
     pub(crate) room: Option<Room>,
+    /// The slab it puts in another place.
+    pub(crate) exchange: Option<Exchange>,
+    states: Vec<DiskState>,
+    root_disks: [u16; 2],
+    journal_disks: [u16; 2],
 }
 
 impl Pool {
@@ -123,10 +129,16 @@ impl Pool {
         if self.mutation == Mutation::TrimBeforeRoot {
             self.journal.start = self.journal.next;
         }
-        let room = self.room_to_add(self.root.checkpoint + 1);
+        let number = self.root.checkpoint + 1;
+        let room = self.room_to_add(number);
+        let exchange = self.exchange_to_make(number);
+        let root_disks = self.metadata_disks(self.root.root_disks, room.as_ref());
+        let journal_disks = self.metadata_disks(self.root.journal_disks, room.as_ref());
+        // What is journalled from here on lies where this root will look for it, too.
+        self.journal_next = (journal_disks != self.root.journal_disks).then_some(journal_disks);
         self.checkpoint = Some(Checkpoint {
             stage: Stage::Merge,
-            number: self.root.checkpoint + 1,
+            number,
             start: self.journal.next,
             chain: self.journal.chain(),
             epoch: self.epoch,
@@ -147,6 +159,10 @@ impl Pool {
             is_flushed: false,
             root: None,
             room,
+            exchange,
+            states: self.states.clone(),
+            root_disks,
+            journal_disks,
         });
     }
 
@@ -445,8 +461,13 @@ impl Pool {
             object_pages,
             table_slabs,
             open_regions: std::mem::take(&mut checkpoint.open_regions),
+            root_disks: checkpoint.root_disks,
+            journal_disks: checkpoint.journal_disks,
             ..self.root.clone()
         };
+        for (entry, state) in root.disks.iter_mut().zip(&checkpoint.states) {
+            entry.state = *state;
+        }
         if let Some(room) = &checkpoint.room {
             self.add_to_root(&mut root, room);
         }
@@ -461,6 +482,10 @@ impl Pool {
         self.journal
             .handle_root(root.checkpoint, root.journal_start);
         self.root = root;
+        self.journal_next = None;
+        if let Some(exchange) = checkpoint.exchange {
+            self.exchanged(exchange);
+        }
         if let Some(room) = checkpoint.room {
             self.take_room(room);
         }

@@ -3,7 +3,7 @@
 //! Invariant: who asked before a run closed the journal is served by it; who asked later, by the next.
 
 use crate::api::{DoneResult, Mutation, Source};
-use crate::device::Purpose;
+use crate::device::{MISSING, Purpose};
 use crate::pool::{Pool, Wait};
 
 /// Who waits for a flush.
@@ -103,7 +103,10 @@ impl Pool {
         let mut count = 0;
         // A disk that is only being prepared is flushed apart, and may fail alone.
         for disk in 0..disks {
-            if self.devices.is_dirty[disk] && !(is_host && self.mutation == Mutation::SkipHostFlush)
+            if self.devices.is_dirty[disk]
+                && self.devices.order.get(disk) != Some(&MISSING)
+                && !self.root.is_gone(disk)
+                && !(is_host && self.mutation == Mutation::SkipHostFlush)
             {
                 self.devices.flush(disk, Purpose::Flush);
                 count += 1;
@@ -119,8 +122,17 @@ impl Pool {
     pub(crate) fn write_journal(&mut self) {
         while let Some(block) = self.journal.poll_finished() {
             let place = block.sequence % u64::from(self.space.geometry.journal_blocks);
-            for copy in 0..2 {
-                let disk = usize::from(self.root.journal_disks[copy]);
+            let mut places = Vec::new();
+            for disks in std::iter::once(self.root.journal_disks).chain(self.journal_next) {
+                for (copy, disk) in disks.into_iter().enumerate() {
+                    if !places.contains(&(copy, disk)) {
+                        places.push((copy, disk));
+                    }
+                }
+            }
+            self.journal.count_copies(block.sequence, places.len());
+            for (copy, disk) in places {
+                let disk = usize::from(disk);
                 let at = self.space.geometry.journal(copy as u64) + place;
                 let purpose = Purpose::Journal {
                     sequence: block.sequence,

@@ -57,6 +57,7 @@ impl Pool {
         match &self.growth {
             Some(growth) if growth.op != id => return Err(PoolError::Busy.into()),
             Some(_) => {}
+            None if self.relocation.is_some() => return Err(PoolError::Busy.into()),
             None => {
                 let growth = match host {
                     HostOp::AddDisk(disk) => self.plan_add(id, disk)?,
@@ -110,7 +111,8 @@ impl Pool {
         let label = self.labels.get(index).ok_or(PoolError::Invalid)?.clone();
         let entry = self.root.disks[index];
         let (old, new) = (geometry.chunks(entry.blocks), geometry.chunks(blocks));
-        if blocks <= entry.blocks || blocks > 1 << 48 || self.is_missing(index) {
+        let is_out = self.is_missing(index) || !self.is_in_service(disk);
+        if blocks <= entry.blocks || blocks > 1 << 48 || is_out {
             return Err(PoolError::Invalid);
         }
         let room = Room {
@@ -288,17 +290,14 @@ impl Pool {
             None => root.disks.push(room.entry),
         }
         root.slabs += room.slabs.len() as u32;
-        if root.root_disks[0] == root.root_disks[1] && room.disk != usize::from(root.root_disks[0])
-        {
-            // The second copies of roots and journal go to another disk as soon as there is one.
-            root.root_disks[1] = room.disk as u16;
-            root.journal_disks[1] = room.disk as u16;
-        }
     }
 
     /// The root is durable.
     pub(crate) fn take_room(&mut self, room: Room) {
         self.space.append(room.slabs);
+        if room.disk == self.states.len() {
+            self.states.push(room.entry.state);
+        }
         // The journal's second copy may have moved: another checkpoint leaves nothing behind it that lies in one copy only.
         self.wants_checkpoint = true;
         self.wake(Wait::Space);

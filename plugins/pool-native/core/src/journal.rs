@@ -34,7 +34,7 @@ pub(crate) struct Journal {
     pub(crate) checkpoint: u64,
     marks: VecDeque<(u64, u64)>,
     /// Blocks being written and how many copies are outstanding.
-    outstanding: BTreeMap<u64, u8>,
+    outstanding: BTreeMap<u64, usize>,
     finished: VecDeque<Finished>,
     /// Ring positions promised to operations in progress.
     pub(crate) promised: u64,
@@ -123,6 +123,11 @@ impl Journal {
 
     pub(crate) fn poll_finished(&mut self) -> Option<Finished> {
         self.finished.pop_front()
+    }
+
+    /// A finished block is being written to so many places.
+    pub(crate) fn count_copies(&mut self, sequence: u64, copies: usize) {
+        self.outstanding.insert(sequence, copies);
     }
 
     pub(crate) fn handle_written(&mut self, sequence: u64) {

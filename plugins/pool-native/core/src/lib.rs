@@ -18,12 +18,15 @@ mod admit;
 mod api;
 mod check;
 mod checkpoint;
+mod claim;
 mod create;
 mod device;
 mod fault;
 mod flush;
 mod grow;
 mod journal;
+mod leave;
+mod moving;
 mod nodes;
 mod objects;
 mod open;
@@ -33,6 +36,7 @@ mod pool;
 mod quarantine;
 mod read;
 mod region;
+mod relocate;
 mod replay;
 mod reserve;
 mod sane;
@@ -44,10 +48,11 @@ mod unmap;
 mod write;
 
 pub use api::{
-    Answer, DeviceError, DeviceOp, Done, DoneResult, HostOp, Limits, Mutation, NewDisk, PoolError,
-    Request, Scrubbed, Source, Status, Tag, Target,
+    Answer, DeviceError, DeviceOp, Done, DoneResult, HostOp, Leaving, Limits, Mutation, NewDisk,
+    PoolError, Request, Scrubbed, Source, Status, Tag, Target,
 };
 pub use check::{Blocks, check};
+pub use claim::{Claimant, Holder};
 pub use create::{CreateDisk, CreatePool, CreateWrite, plan_create};
 pub use fault::{CheckReport, Fault, Fix};
 pub use pool::Pool;

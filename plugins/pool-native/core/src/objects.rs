@@ -59,7 +59,12 @@ impl Pool {
             | HostOp::Extent { .. }
             | HostOp::Scrub { .. }
             | HostOp::AddDisk(_)
-            | HostOp::GrowDisk { .. } => return Err(PoolError::Invalid.into()),
+            | HostOp::GrowDisk { .. }
+            | HostOp::Evacuate { .. }
+            | HostOp::KeepDisk { .. }
+            | HostOp::RemoveDisk { .. }
+            | HostOp::Double
+            | HostOp::Release => return Err(PoolError::Invalid.into()),
         };
         if op.is_locked {
             // The change is made; what comes behind it need not wait for its flush.
@@ -107,8 +112,8 @@ impl Pool {
         Ok(record)
     }
 
-    fn emptiest_disk(&self) -> u16 {
-        let disks = 0..self.root.disks.len() as u16;
+    pub(crate) fn emptiest_disk(&self) -> u16 {
+        let disks = (0..self.root.disks.len() as u16).filter(|disk| self.is_in_service(*disk));
         let free = |disk: &u16| -> u64 {
             let slabs = self.space.slabs.iter().filter(|slab| slab.disk == *disk);
             slabs
@@ -120,7 +125,8 @@ impl Pool {
                 .sum()
         };
         // The first of equals.
-        disks.rev().max_by_key(free).unwrap_or(0)
+        let disks: Vec<u16> = disks.collect();
+        disks.into_iter().rev().max_by_key(free).unwrap_or(0)
     }
 
     fn create(
@@ -410,6 +416,9 @@ impl Pool {
     }
 
     fn next_deletion(&self) -> Option<u64> {
+        if self.going == 0 {
+            return None;
+        }
         let mut objects = self.objects.values();
         let is_next = |object: &&Object| match object.record.state {
             ObjectState::Live => false,

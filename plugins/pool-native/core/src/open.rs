@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use pool_format::{
-    Area, BLOCK, DiskEntry, JournalBlock, JournalHeader, Label, OBJECTS_PER_PAGE, ObjectRecord,
-    Root, SlabRecord, parse_object_page, parse_slab_page,
+    Area, BLOCK, DiskEntry, DiskState, JournalBlock, JournalHeader, Label, OBJECTS_PER_PAGE,
+    ObjectRecord, Root, SlabRecord, parse_object_page, parse_slab_page,
 };
 
 use crate::api::{Done, DoneResult, PoolError, Source, Status, Target};
@@ -44,6 +44,7 @@ pub(crate) enum Wanted {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
     Labels,
+    Claims,
     Roots,
     Tables,
     Journal,
@@ -167,7 +168,8 @@ impl Pool {
         };
         if opening.error.is_none() && opening.outstanding == 0 {
             let result = match opening.stage {
-                Stage::Labels => self.read_roots(&mut opening),
+                Stage::Labels => self.take_labels(&mut opening),
+                Stage::Claims => self.take_claims(&mut opening),
                 Stage::Roots => self.read_tables(&mut opening),
                 Stage::Tables => self.take_tables(&mut opening),
                 Stage::Journal => self.take_run(&mut opening),
@@ -192,7 +194,10 @@ impl Pool {
             };
             opening.error = result.err();
             self.again |= opening.outstanding == 0
-                && !matches!(opening.stage, Stage::Checkpoint | Stage::Void);
+                && !matches!(
+                    opening.stage,
+                    Stage::Claims | Stage::Checkpoint | Stage::Void
+                );
             if opening.stage == Stage::Flush && self.flushes.is_running() {
                 self.again = false;
             }
@@ -204,7 +209,7 @@ impl Pool {
         self.opening = Some(opening);
     }
 
-    fn read_roots(&mut self, opening: &mut Opening) -> Result<(), PoolError> {
+    fn take_labels(&mut self, opening: &mut Opening) -> Result<(), PoolError> {
         let newest = opening
             .labels
             .values()
@@ -221,6 +226,21 @@ impl Pool {
         }
         self.uuid = newest.pool;
         self.space = Space::new(newest.geometry, Vec::new());
+        opening.stage = Stage::Claims;
+        self.take_claims(opening)
+    }
+
+    /// Nothing else is read before it is known who holds the disks.
+    fn take_claims(&mut self, opening: &mut Opening) -> Result<(), PoolError> {
+        let disks: Vec<usize> = opening.labels.keys().copied().collect();
+        if self.step_claims(&disks)? {
+            return self.read_roots(opening);
+        }
+        Ok(())
+    }
+
+    fn read_roots(&mut self, opening: &mut Opening) -> Result<(), PoolError> {
+        let geometry = self.space.geometry;
         let labels = opening.labels.clone();
         for (disk, label) in labels {
             if opening.disk_blocks[disk] < label.disk_blocks {
@@ -232,14 +252,14 @@ impl Pool {
             sizes.sort_unstable();
             sizes.dedup();
             for slot in 0..2 {
-                let fronts = (Area::Front, newest.geometry.root_slot(0, Area::Front, slot));
+                let fronts = (Area::Front, geometry.root_slot(0, Area::Front, slot));
                 let backs = sizes.iter().map(|blocks| {
-                    let block = newest.geometry.root_slot(*blocks, Area::Back, slot);
+                    let block = geometry.root_slot(*blocks, Area::Back, slot);
                     (Area::Back, block)
                 });
                 for (area, block) in std::iter::once(fronts).chain(backs) {
                     let what = Wanted::Root { disk, area, slot };
-                    self.want(opening, (disk, block), newest.geometry.root_blocks, what);
+                    self.want(opening, (disk, block), geometry.root_blocks, what);
                 }
             }
         }
@@ -260,13 +280,17 @@ impl Pool {
             let found = opening
                 .labels
                 .iter()
-                .find(|(_, label)| label.disk == entry.uuid);
+                .find(|(_, label)| label.disk == entry.uuid)
+                // One that was removed is none of the pool's, whatever its label says.
+                .filter(|_| entry.state != DiskState::Gone);
             if found.is_some_and(|(disk, _)| opening.disk_blocks[*disk] < entry.blocks) {
                 return Err(PoolError::Damaged("a disk is smaller than the root says"));
             }
             match found {
                 Some((disk, _)) => order.push(*disk),
-                None if self.is_read_only() => order.push(MISSING),
+                None if self.is_read_only() || entry.state == DiskState::Gone => {
+                    order.push(MISSING)
+                }
                 None => return Err(PoolError::MissingDisk(index as u16)),
             }
             self.labels.push(known_label(
@@ -371,6 +395,8 @@ impl Pool {
             .collect();
         check_slabs(&slabs, &self.root, &self.space.geometry)?;
         self.space = Space::new(self.space.geometry, slabs);
+        self.states = self.root.disks.iter().map(|disk| disk.state).collect();
+        self.free_what_was_left();
         for (page, records) in std::mem::take(&mut opening.objects) {
             for (index, record) in records.into_iter().enumerate() {
                 let lists = [
@@ -537,6 +563,9 @@ impl Pool {
         opening.roots.clear();
         for (disk, label) in self.labels.clone().into_iter().enumerate() {
             let place = self.devices.order[disk];
+            if place == MISSING {
+                continue;
+            }
             let copies = [(0, 0, false), (1, label.disk_blocks - 1, true)];
             for (copy, block, is_last) in copies {
                 if opening.ends.get(&(place, is_last)) != Some(&label) {

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use pool_format::{Bitmap, DiskEntry, Label, NodePtr, ObjectRecord, Root, Uuid};
+use pool_format::{Bitmap, DiskEntry, DiskState, Label, NodePtr, ObjectRecord, Root, Uuid};
 
 use crate::admit::Lock;
 use crate::api::{
     Answer, DeviceError, DoneResult, HostOp, Limits, Mutation, PoolError, Request, Status, Tag,
 };
 use crate::checkpoint::Checkpoint;
+use crate::claim::{Claimant, Claims};
 use crate::device::{Devices, MISSING, Purpose};
 use crate::flush::Flushes;
 use crate::grow::Growth;
@@ -16,6 +17,7 @@ use crate::journal::Journal;
 use crate::open::Opening;
 use crate::overlay::{Overlay, Placed, Segment};
 use crate::region::Regions;
+use crate::relocate::Relocation;
 use crate::reserve::Reserve;
 use crate::scrub::Scrub;
 use crate::space::Space;
@@ -140,9 +142,21 @@ pub struct Pool {
     pub(crate) objects: BTreeMap<u64, Object>,
     pub(crate) dirty_objects: BTreeSet<usize>,
     pub(crate) reserve: Reserve,
+    /// Objects that are not live.
+    pub(crate) going: usize,
     /// Labels of the disks, by number.
     pub(crate) labels: Vec<Label>,
     pub(crate) growth: Option<Growth>,
+    pub(crate) claims: Option<Claims>,
+    /// What the next root will say of each disk.
+    pub(crate) states: Vec<DiskState>,
+    pub(crate) relocation: Option<Relocation>,
+    /// Slabs on disks that leave, less one on its way.
+    pub(crate) moves_left: usize,
+    /// Slabs with blocks that could not be read.
+    pub(crate) unmovable: BTreeSet<u32>,
+    /// Disks of the journal's copies in the checkpoint in progress, when they change.
+    pub(crate) journal_next: Option<[u16; 2]>,
     pub(crate) scrubs: BTreeMap<u64, Scrub>,
     is_read_only: bool,
     /// Bitmaps that replace those of the newest root.
@@ -176,6 +190,19 @@ impl Pool {
         let mut pool = Self::blank(limits, mutation);
         pool.devices.is_dirty = vec![true; disk_blocks.len()];
         pool.begin_open(disk_blocks);
+        pool
+    }
+
+    /// As [`Pool::open`], in the name of `claimant`: refused with [`PoolError::Held`] when another host holds a disk, and stopped with it when
+    /// another takes one. Needs [`Pool::handle_time`] while it opens, too.
+    pub fn open_claimed(
+        disk_blocks: &[u64],
+        limits: Limits,
+        mutation: Mutation,
+        claimant: Claimant,
+    ) -> Self {
+        let mut pool = Self::open(disk_blocks, limits, mutation);
+        pool.claims = Some(Claims::new(claimant));
         pool
     }
 
@@ -228,8 +255,15 @@ impl Pool {
             objects: BTreeMap::new(),
             dirty_objects: BTreeSet::new(),
             reserve: Reserve::default(),
+            going: 0,
             labels: Vec::new(),
             growth: None,
+            claims: None,
+            states: Vec::new(),
+            relocation: None,
+            moves_left: 0,
+            unmovable: BTreeSet::new(),
+            journal_next: None,
             scrubs: BTreeMap::new(),
             is_read_only: false,
             rebuilt: BTreeMap::new(),
@@ -335,6 +369,10 @@ impl Pool {
     /// Tells the time, in milliseconds from any beginning, never backwards.
     pub fn handle_time(&mut self, now_ms: u64) {
         self.now_ms = self.now_ms.max(now_ms);
+        self.time_claims();
+        if self.status == Status::Opening && self.claims.is_some() {
+            self.run();
+        }
         if self.status != Status::Ready || self.is_read_only {
             return;
         }
@@ -370,11 +408,15 @@ impl Pool {
     /// A device request ended.
     pub fn handle_done(&mut self, id: u64, result: DoneResult) {
         self.dispatch(id, result);
+        if let Some(relocation) = &self.relocation {
+            // It may wait for what others have in flight.
+            self.ready.push_back(relocation.op);
+        }
         self.run();
     }
 
     fn dispatch(&mut self, id: u64, result: DoneResult) {
-        let Some(purpose) = self.devices.take(id) else {
+        let Some((purpose, result)) = self.devices.take(id, result) else {
             return;
         };
         match purpose {
@@ -395,6 +437,10 @@ impl Pool {
             Purpose::Open { what } => self.handle_open(what, result),
             Purpose::Scrub { op } => self.handle_scrub(op, result),
             Purpose::Grow => self.handle_grown(result),
+            Purpose::Copy => self.handle_copied(result),
+            Purpose::Claim { position } => self.handle_claim(position, result),
+            // A disk that was removed may do what it likes.
+            Purpose::Wipe => {}
         }
     }
 
@@ -422,6 +468,7 @@ impl Pool {
                     }
                     self.step_checkpoint();
                     self.step_flush();
+                    self.step_beat();
                 }
                 Status::Opening => {
                     if self.opening.as_ref().is_some_and(Opening::wants_checkpoint) {
@@ -452,6 +499,10 @@ impl Pool {
             Err(Stop::Wait(Wait::Now)) => {
                 self.ops.insert(id, op);
                 self.ready.push_back(id);
+            }
+            // Whoever it waits for resumes it.
+            Err(Stop::Wait(Wait::Own)) => {
+                self.ops.insert(id, op);
             }
             Err(Stop::Wait(wait)) => {
                 self.ops.insert(id, op);
@@ -515,6 +566,11 @@ impl Pool {
                 self.step_scrub(id, op, from)
             }
             HostOp::AddDisk(_) | HostOp::GrowDisk { .. } => self.step_growth(id, &op.host),
+            HostOp::Evacuate { .. }
+            | HostOp::KeepDisk { .. }
+            | HostOp::RemoveDisk { .. }
+            | HostOp::Double => self.step_relocation(id, op),
+            HostOp::Release => self.step_release(id, op),
         }
     }
 

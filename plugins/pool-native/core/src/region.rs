@@ -47,6 +47,8 @@ pub(crate) struct Regions {
     pub(crate) open: BTreeMap<u64, OpenRegion>,
     sealed: BTreeMap<u64, (Rc<IntegrityPage>, u64)>,
     by_use: BTreeMap<u64, u64>,
+    /// Open regions whose checks are not known yet.
+    unadopted: usize,
     tick: u64,
     loading: BTreeMap<u64, ()>,
     sealing: Option<(Vec<u64>, SealStep)>,
@@ -90,6 +92,7 @@ impl Regions {
         adoption: Adoption,
     ) {
         self.tick += 1;
+        self.unadopted += usize::from(adoption != Adoption::Done);
         let open = OpenRegion {
             page,
             sequence,
@@ -111,9 +114,7 @@ impl Regions {
     }
 
     pub(crate) fn is_adopting(&self) -> bool {
-        self.open
-            .values()
-            .any(|open| open.adoption != Adoption::Done)
+        self.unadopted > 0
     }
 }
 
@@ -313,6 +314,9 @@ impl Pool {
 
     /// Reads the content of one region found open, at a time.
     pub(crate) fn step_adopt(&mut self) {
+        if self.regions.unadopted == 0 {
+            return;
+        }
         if self
             .regions
             .open
@@ -348,6 +352,7 @@ impl Pool {
             return;
         };
         open.adoption = Adoption::Done;
+        self.regions.unadopted -= 1;
         if let Ok(Done::Crcs(plain)) = result {
             let generation = open.page.generation;
             for (index, crc) in open.page.crcs.iter_mut().enumerate() {

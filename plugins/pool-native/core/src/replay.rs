@@ -11,7 +11,7 @@ use crate::api::{Mutation, PoolError, Target};
 use crate::device::Purpose;
 use crate::open::{Opening, Wanted};
 use crate::overlay::Placed;
-use crate::pool::Pool;
+use crate::pool::{Object, Pool};
 use crate::region::Adoption;
 use crate::sane::fit;
 
@@ -33,6 +33,8 @@ struct Replay {
     voids: BTreeSet<(u64, u16, u16)>,
     dropped: Vec<VoidEntry>,
     open: BTreeSet<u64>,
+    /// The object that owns each map, until a record changes that.
+    owners: Option<BTreeMap<u64, u64>>,
     /// The newest journal block that gave each address away.
     taken: BTreeMap<u64, u64>,
 }
@@ -183,6 +185,7 @@ impl Pool {
         check: Option<Vec<u32>>,
     ) -> Result<(), PoolError> {
         let sequence = at.0;
+        self.know_owners(replay, record);
         match record {
             Record::Map {
                 map,
@@ -218,7 +221,7 @@ impl Pool {
                     replay.taken.insert(placed.0, sequence);
                     self.active.insert(*map, key, 1, Some(placed), sequence);
                     self.space.record(placed.0, 1, true);
-                    self.replay_displace(*map, (1, &here), sequence);
+                    self.replay_displace(replay, *map, (1, &here), sequence);
                 }
             }
             Record::Unmap {
@@ -235,7 +238,7 @@ impl Pool {
                     *fate = Fate::Applied;
                 }
                 self.active.insert(*map, *block, *count, None, sequence);
-                self.replay_displace(*map, (0, &all), sequence);
+                self.replay_displace(replay, *map, (0, &all), sequence);
             }
             Record::Open { region, .. } => {
                 replay.open.insert(*region);
@@ -280,6 +283,34 @@ impl Pool {
         Ok(())
     }
 
+    /// Records of blocks ask for the owner of their map; records of objects change owners.
+    fn know_owners(&self, replay: &mut Replay, record: &Record) {
+        match record {
+            Record::Map { .. } | Record::Unmap { .. } => {
+                let objects = self.objects.iter();
+                replay.owners.get_or_insert_with(|| {
+                    objects
+                        .map(|(id, object)| (object.record.map, *id))
+                        .collect()
+                });
+            }
+            Record::Object(_) | Record::Snapshot { .. } | Record::State { .. } => {
+                replay.owners = None;
+            }
+            Record::Open { .. }
+            | Record::Seal { .. }
+            | Record::Slab { .. }
+            | Record::Resize { .. }
+            | Record::Void(_)
+            | Record::Dead { .. } => {}
+        }
+    }
+
+    fn owner(&self, replay: &Replay, map: u64) -> Option<&Object> {
+        let id = replay.owners.as_ref()?.get(&map)?;
+        self.objects.get(id)
+    }
+
     /// Ids are never used twice: one that is known or from the past is damage, and cannot make a map its own base.
     fn check_new(&self, object: u64, lists: &[u64]) -> Result<(), PoolError> {
         let is_old = object < self.object_next || lists.iter().any(|list| *list < self.map_next);
@@ -291,14 +322,17 @@ impl Pool {
     }
 
     /// A map took `count` new blocks and stopped using `moved`.
-    fn replay_displace(&mut self, map: u64, (count, moved): (u64, &[MovedOut]), sequence: u64) {
+    fn replay_displace(
+        &mut self,
+        replay: &Replay,
+        map: u64,
+        (count, moved): (u64, &[MovedOut]),
+        sequence: u64,
+    ) {
         if self.mutation == Mutation::ForgetDisplaced {
             return;
         }
-        let owner = self
-            .objects
-            .values()
-            .find(|object| object.record.map == map);
+        let owner = self.owner(replay, map);
         let (id, dead) = owner.map_or((0, 0), |owner| (owner.record.id, owner.record.dead));
         self.account(id, count, moved);
         self.displace(dead, moved, sequence);
@@ -309,10 +343,7 @@ impl Pool {
         if replay.fates.is_empty() {
             return moved.to_vec();
         }
-        let owner = self
-            .objects
-            .values()
-            .find(|object| object.record.map == map);
+        let owner = self.owner(replay, map);
         let own_after = owner.map_or(0, |owner| owner.record.previous_epoch);
         let is_going =
             owner.is_some_and(|owner| owner.record.state != pool_format::ObjectState::Live);

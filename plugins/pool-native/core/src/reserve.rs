@@ -3,10 +3,12 @@
 //! A thick replica has its whole size reserved: `reserved` of its record is what it may still take, and sinks with every block it takes. Blocks
 //! set aside are not placed: they are a number that others leave free, in data slabs and in free slabs, with the metadata they may need.
 //!
-//! Invariant: what is free in data slabs and in free slabs beyond the metadata reserve covers all that is reserved.
+//! Invariant: what is free in data slabs and in free slabs beyond the metadata reserve, and beyond what slabs of leaving disks go to, covers all
+//! that is reserved.
 
 use pool_format::{MovedClass, MovedOut, ObjectKind, ObjectState};
 
+use crate::api::Mutation;
 use crate::pool::{Object, Pool};
 
 /// Entries of a leaf when it was split, at least: a map of so many blocks a leaf is never fuller of leaves.
@@ -40,6 +42,8 @@ fn is_reserving(object: &Object) -> bool {
 impl Pool {
     /// Adds up anew, after objects came, went or changed their size.
     pub(crate) fn recount_reserve(&mut self) {
+        let is_going = |object: &&Object| object.record.state != ObjectState::Live;
+        self.going = self.objects.values().filter(is_going).count();
         let mut reserve = Reserve::default();
         for object in self.objects.values().filter(|object| is_reserving(object)) {
             let nodes = nodes_of(object.record.size);
@@ -52,6 +56,14 @@ impl Pool {
     /// Blocks set aside for thick replicas that they have not taken.
     pub fn reserved_blocks(&self) -> u64 {
         self.reserve.outstanding
+    }
+
+    /// Blocks set aside for thick replicas that nothing free stands for. Always none.
+    pub fn uncovered_blocks(&self) -> u64 {
+        let per_slab = u64::from(self.space.geometry.data_blocks());
+        let slabs = self.space.free_slabs() as u64;
+        let there = self.space.free_data() + per_slab * slabs;
+        self.reserve.outstanding.saturating_sub(there)
     }
 
     /// Nodes kept for thick replicas.
@@ -113,9 +125,19 @@ impl Pool {
             .nodes
             .saturating_add(nodes)
             .saturating_sub(self.space.free_nodes() as u64);
-        let kept = u64::from(self.limits.reserve_slabs) + 2 * missing.div_ceil(per_slab);
+        let kept = u64::from(self.limits.reserve_slabs)
+            + 2 * missing.div_ceil(per_slab)
+            + self.moves_left as u64;
         let slabs = (self.space.free_slabs() as u64).checked_sub(kept);
         (self.space.free_data(), slabs)
+    }
+
+    /// Blocks set aside that others leave free.
+    fn respected(&self) -> u64 {
+        match self.mutation == Mutation::IgnoreReserve {
+            true => 0,
+            false => self.reserve.outstanding,
+        }
     }
 
     /// Blocks others may take out of data slabs, and whether they may take a free slab.
@@ -123,7 +145,7 @@ impl Pool {
         let per_slab = u64::from(self.space.geometry.data_blocks());
         let (free, slabs) = self.free_space(0);
         let slabs = slabs.unwrap_or(0);
-        let outstanding = self.reserve.outstanding;
+        let outstanding = self.respected();
         let uncovered = |slabs: u64| outstanding.saturating_sub(per_slab.saturating_mul(slabs));
         let may_assign = slabs > 0 && free + per_slab > uncovered(slabs - 1);
         (free.saturating_sub(uncovered(slabs)), may_assign)
@@ -145,13 +167,18 @@ impl Pool {
         slabs.is_some_and(|slabs| all <= free.saturating_add(per_slab.saturating_mul(slabs)))
     }
 
+    /// Free slabs that are promised to somebody: to metadata, to slabs on disks that leave, to thick replicas.
+    pub(crate) fn promised_slabs(&self) -> usize {
+        let (_, slabs) = self.free_space(0);
+        let free = self.space.free_slabs();
+        let kept = slabs.map_or(free, |slabs| free - slabs as usize);
+        kept + self.thick_slabs()
+    }
+
     /// Free slabs that thick replicas count on for data.
     pub(crate) fn thick_slabs(&self) -> usize {
         let per_slab = u64::from(self.space.geometry.data_blocks());
-        let uncovered = self
-            .reserve
-            .outstanding
-            .saturating_sub(self.space.free_data());
+        let uncovered = self.respected().saturating_sub(self.space.free_data());
         uncovered.div_ceil(per_slab) as usize
     }
 }

@@ -1,6 +1,6 @@
 //! What a root and a slab table must fulfil before anything is derived from them: checks that a CRC does not make.
 
-use pool_format::{BLOCK, Geometry, Root, SLABS_PER_PAGE, SlabKind, SlabRecord};
+use pool_format::{BLOCK, DiskState, Geometry, Root, SLABS_PER_PAGE, SlabKind, SlabRecord};
 
 use crate::api::{Limits, PoolError};
 
@@ -27,6 +27,18 @@ pub(crate) fn check_root(root: &Root, geometry: &Geometry) -> Result<(), PoolErr
     ];
     if counters.iter().any(|counter| *counter > 1 << 60) {
         return Err(PoolError::Damaged("root"));
+    }
+    let is_gone = |disk: &u16| {
+        let entry = root.disks.get(usize::from(*disk));
+        entry.is_none_or(|entry| entry.state == DiskState::Gone)
+    };
+    if root
+        .root_disks
+        .iter()
+        .chain(&root.journal_disks)
+        .any(is_gone)
+    {
+        return Err(PoolError::Damaged("metadata on a disk that is gone"));
     }
     let is_outside = pages.any(|page| u64::from(page.position) >= positions);
     let is_short = root.slab_pages.len() != (root.slabs as usize).div_ceil(SLABS_PER_PAGE);
@@ -56,6 +68,10 @@ pub(crate) fn check_slabs(
             return Err(PoolError::Damaged(
                 "a slab lies outside its disk or on another",
             ));
+        }
+        let is_gone = disk.is_some_and(|disk| disk.state == DiskState::Gone);
+        if is_gone && slab.kind != SlabKind::Leaving {
+            return Err(PoolError::Damaged("a slab lies on a disk that is gone"));
         }
     }
     for (number, slab) in slabs.iter().enumerate() {

@@ -424,6 +424,22 @@ impl Space {
         })
     }
 
+    /// Whether a block of a slab is in use, being written or in quarantine; so is every block of one whose bitmap is not in memory.
+    pub(crate) fn is_used(&self, slab: u32, block: u32) -> bool {
+        self.bits
+            .get(&slab)
+            .is_none_or(|bits| bits.used.is_set(block))
+    }
+
+    /// Two slabs change places, as the root that was just written says.
+    pub(crate) fn exchange(&mut self, first: u32, second: u32) {
+        let (a, b) = (self.slabs[first as usize], self.slabs[second as usize]);
+        for (slab, place) in [(first, b), (second, a)] {
+            let record = &mut self.slabs[slab as usize];
+            (record.disk, record.chunk) = (place.disk, place.chunk);
+        }
+    }
+
     pub(crate) fn free_slabs(&self) -> usize {
         self.counts.free
     }

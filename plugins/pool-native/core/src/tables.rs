@@ -20,7 +20,7 @@ type Directory = (Vec<DirectoryEntry>, Vec<DirectoryEntry>, Vec<TableSlab>);
 impl Pool {
     /// Two free slabs for metadata, on both metadata disks where there is room.
     pub(crate) fn free_pair(&self) -> Option<(usize, usize)> {
-        let [first, second] = self.root.root_disks;
+        let [first, second] = self.metadata_disks(self.root.root_disks, None);
         let free_on = |disk: u16, not: Option<usize>| {
             let mut slabs = self.space.slabs.iter().enumerate();
             let found = slabs.find(|(slab, record)| {
@@ -121,6 +121,9 @@ impl Pool {
             DirectoryEntry::default(),
         );
         let mut changed = frozen.pages;
+        if let Some(exchange) = &checkpoint.exchange {
+            changed.extend(exchange.slabs().map(|slab| slab as usize / SLABS_PER_PAGE));
+        }
         if added > 0 {
             changed.extend(self.space.slabs.len() / SLABS_PER_PAGE..slab_pages.len());
         }
@@ -138,7 +141,9 @@ impl Pool {
                             .slabs
                             .get(slab - self.space.slabs.len())
                     };
-                    known.or_else(new).copied()
+                    let record = known.or_else(new).copied()?;
+                    let exchange = checkpoint.exchange.as_ref();
+                    Some(exchange.map_or(record, |it| it.record(slab as u32, record)))
                 })
                 .collect();
             let position = free()?;
@@ -147,6 +152,9 @@ impl Pool {
             self.write_table(checkpoint, (&tables, position), &bytes);
         }
         let object_pages = self.emit_objects(checkpoint, object_pages, &tables, &mut free)?;
+        if let Some(exchange) = &checkpoint.exchange {
+            exchange.apply(&mut tables);
+        }
         Some((slab_pages, object_pages, tables))
     }
 

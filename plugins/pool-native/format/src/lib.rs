@@ -13,6 +13,7 @@
 mod bitmap;
 mod bytes;
 mod check;
+mod claim;
 mod geometry;
 mod integrity;
 mod journal;
@@ -27,6 +28,7 @@ pub use bitmap::Bitmap;
 pub use check::{
     BITMAP, CLAIM, Envelope, JOURNAL, Magic, Malformed, NODE, ROOT, TABLE, plain_crc, stored_crc,
 };
+pub use claim::{CLAIM_BLOCK, Claim};
 pub use geometry::{Area, Geometry};
 pub use integrity::IntegrityPage;
 pub use journal::{JournalBlock, JournalHeader, RECORDS_AT};

@@ -89,6 +89,12 @@ impl Root {
         self.checkpoint % 2
     }
 
+    /// Whether the disk of this number was removed.
+    pub fn is_gone(&self, disk: usize) -> bool {
+        let entry = self.disks.get(disk);
+        entry.is_some_and(|entry| entry.state == DiskState::Gone)
+    }
+
     /// Bytes this root takes, before padding to blocks; it must fit `root_blocks`.
     pub fn emitted_len(&self) -> usize {
         ARRAYS_AT

@@ -459,3 +459,21 @@ fn garbage_is_refused_without_a_panic() {
         assert!(Root::parse(&bytes, &POOL, 0, &Geometry::TINY).is_err());
     }
 }
+
+#[test]
+fn a_claim_survives_and_is_found_in_its_place_only() {
+    let claim = Claim {
+        host: [3; 16],
+        boot: [4; 16],
+        pid: 77,
+        counter: 12,
+        time_s: 1_700_000_001,
+    };
+    let mut bytes = claim.emit(&POOL);
+    assert_eq!(bytes.len(), BLOCK);
+    assert_eq!(Claim::parse(&bytes, &POOL), Ok(claim));
+    assert_eq!(Claim::parse(&bytes, &[8; 16]), Err(Malformed::Crc));
+    bytes[40] ^= 1;
+    assert_eq!(Claim::parse(&bytes, &POOL), Err(Malformed::Crc));
+    assert_eq!(Claim::parse(&[], &POOL), Err(Malformed::Length));
+}

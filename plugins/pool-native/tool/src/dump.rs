@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use pool_format::{
-    Area, JournalBlock, Label, ObjectRecord, Record, Root, SlabKind, parse_slab_page,
+    Area, CLAIM_BLOCK, Claim, DiskState, JournalBlock, Label, ObjectRecord, Record, Root, SlabKind,
+    parse_slab_page,
 };
 
 use crate::Outcome;
@@ -29,6 +30,9 @@ pub(crate) fn run(paths: &[PathBuf], out: &mut dyn Write) -> io::Result<Outcome>
             match Label::parse(&bytes) {
                 Ok(label) => {
                     print_label(&label, block, out)?;
+                    if block == 0 {
+                        print_claim(&disks, position, &label, out)?;
+                    }
                     roots.extend(print_roots(&disks, position, &label, out)?);
                     labels.insert(position, label);
                 }
@@ -78,6 +82,34 @@ fn print_label(label: &Label, block: u64, out: &mut dyn Write) -> io::Result<()>
         geometry.root_blocks,
         geometry.journal_blocks
     )
+}
+
+fn print_claim(
+    disks: &Disks,
+    position: usize,
+    label: &Label,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let bytes = disks.read(position, CLAIM_BLOCK, 1).unwrap_or_default();
+    match Claim::parse(&bytes, &label.pool) {
+        Ok(claim) if claim.pid == 0 => writeln!(
+            out,
+            "  claim: given back by host {}, beat {}, at {} s",
+            hex(&claim.host),
+            claim.counter,
+            claim.time_s
+        ),
+        Ok(claim) => writeln!(
+            out,
+            "  claim: process {} on host {}, boot {}, beat {}, at {} s",
+            claim.pid,
+            hex(&claim.host),
+            hex(&claim.boot),
+            claim.counter,
+            claim.time_s
+        ),
+        Err(error) => writeln!(out, "  claim: {error}"),
+    }
 }
 
 fn print_roots(
@@ -170,6 +202,15 @@ fn print_slabs(
                 }
             }
             None => writeln!(out, "table page {}: no good copy", page.position)?,
+        }
+    }
+    for (disk, entry) in root.disks.iter().enumerate() {
+        let here = counts.iter().filter(|((on, kind), _)| {
+            usize::from(*on) == disk && !matches!(kind, SlabKind::Free | SlabKind::Leaving)
+        });
+        let slabs: u64 = here.map(|(_, (slabs, _))| slabs).sum();
+        if entry.state == DiskState::Leaving {
+            writeln!(out, "disk {disk} is leaving: {slabs} slabs left to move")?;
         }
     }
     for ((disk, kind), (slabs, free)) in counts {
