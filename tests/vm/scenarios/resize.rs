@@ -1,4 +1,4 @@
-//! A disk that grows under a mounted file system's feet.
+//! A file and a RAM disk that grow while a host is connected.
 
 use vm_tests::{Lab, PATIENCE, Scenario, Vm};
 
