@@ -14,6 +14,8 @@ pub struct Environment {
     pub xdg_state_home: Option<PathBuf>,
     /// `HOME`.
     pub home: Option<PathBuf>,
+    /// The directory this process works in, which relative paths begin at.
+    pub working_dir: Option<PathBuf>,
     /// `HOSTNAME`, or the kernel's host name.
     pub hostname: Option<String>,
     /// `RUST_LOG`.
@@ -82,6 +84,7 @@ impl Environment {
             is_root: rustix::process::geteuid().is_root(),
             xdg_state_home: path("XDG_STATE_HOME"),
             home: path("HOME"),
+            working_dir: std::env::current_dir().ok(),
             hostname: text("HOSTNAME")
                 .or_else(kernel_name)
                 .map(|name| name.trim().to_owned()),

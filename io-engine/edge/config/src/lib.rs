@@ -55,7 +55,9 @@ pub const EXIT_CONFIG: u8 = 2;
 pub struct Config {
     /// Name of this node.
     pub node_name: NodeName,
-    /// Directory of the state store and its lock.
+    /// The host name, where the node would have been called so and it is no node name.
+    pub unfit_hostname: Option<String>,
+    /// Directory of the state store and its lock; absolute, as clients are told of sockets in it.
     pub state_dir: PathBuf,
     /// Where `state_dir` came from.
     pub state_dir_origin: Origin,
@@ -273,6 +275,10 @@ impl Config {
                     "{address} is not an address of this machine; choose one with {flag} ADDR:PORT"
                 )
             }
+            _ if is_descriptors(error) => format!(
+                "{address} cannot be listened on: no file may be opened any more ({error}); raise the limit of open \
+                 files (LimitNOFILE=, ulimit -n)"
+            ),
             _ => format!(
                 "{address} cannot be listened on ({error}); choose another with {flag} ADDR:PORT"
             ),
@@ -285,4 +291,12 @@ impl Config {
             problem,
         )
     }
+}
+
+/// Whether the process or the system has as many files open as it may.
+fn is_descriptors(error: &std::io::Error) -> bool {
+    let number = error.raw_os_error();
+    [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE]
+        .iter()
+        .any(|errno| number == Some(errno.raw_os_error()))
 }

@@ -87,8 +87,10 @@ pub(crate) fn merge(
     let grpc = grpc(tree.grpc.listen, flags)?;
     let nbd = nbd(tree.nbd, &state_dir, &source)?;
     ports::check(&grpc, metrics.as_ref(), &nvmf.listen, &nbd, &source)?;
+    let (node_name, unfit_hostname) = node_name(tree.node_name, flags, environment)?;
     Ok(Config {
-        node_name: node_name(tree.node_name, flags, environment)?,
+        node_name,
+        unfit_hostname,
         nbd,
         state_dir,
         state_dir_origin,
@@ -133,20 +135,24 @@ fn plugins(tree: PluginsFile, environment: &Environment) -> Plugins {
     }
 }
 
+/// The name, and the host name where it is none.
 fn node_name(
     file: Option<NodeName>,
     flags: &Overrides,
     environment: &Environment,
-) -> Result<NodeName, ConfigError> {
+) -> Result<(NodeName, Option<String>), ConfigError> {
     if let Some(name) = flag("-N", &flags.node_name)?.or(file) {
-        return Ok(name);
+        return Ok((name, None));
     }
-    // A host name the kernel allows but we do not is not worth a refused start.
-    let host = environment
-        .hostname
-        .as_deref()
-        .and_then(|name| name.parse().ok());
-    Ok(host.unwrap_or_else(|| "mayastor-node".parse().expect("a valid node name")))
+    // A host name the kernel allows but we do not is not worth a refused start, but a word.
+    let host = environment.hostname.as_deref();
+    match host.map(str::parse) {
+        Some(Ok(name)) => Ok((name, None)),
+        Some(Err(_)) | None => {
+            let name = "mayastor-node".parse().expect("a valid node name");
+            Ok((name, host.map(str::to_owned)))
+        }
+    }
 }
 
 fn state_dir(
@@ -165,7 +171,12 @@ fn state_dir(
             let problem = "is empty; name a directory, or leave it out for the default one";
             return Err(source.bad_value(&origin, problem));
         }
-        return Ok((dir, origin));
+        let absolute = match &environment.working_dir {
+            // Without the dots in between, as it is shown in addresses.
+            Some(base) => base.join(dir).components().collect(),
+            None => dir,
+        };
+        return Ok((absolute, origin));
     }
     let origin = Origin::Default("state_dir");
     if environment.is_root {
@@ -521,6 +532,12 @@ fn nvmf_listen(
     for (index, address) in addresses.iter().enumerate() {
         if address.port() != 0 && addresses[..index].contains(address) {
             return Err(refuse(format!("{address} is named twice; remove one")));
+        }
+        let mut others = addresses[..index].iter();
+        if let Some(other) = others.find(|other| ports::overlap(**other, *address)) {
+            return Err(refuse(format!(
+                "{other} and {address} overlap: one takes the port of the other; remove one, or give it another port"
+            )));
         }
     }
     Ok(addresses

@@ -66,7 +66,7 @@ fn refusal(one: &ListenAddress, other: &ListenAddress, source: &Source) -> Confi
 }
 
 /// Whether the system refuses the second of two listeners. Port 0 is a free one; `[::]` listens on IPv4 too.
-fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+pub(crate) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let is_all = |all: IpAddr, ip: IpAddr| all.is_unspecified() && (all.is_ipv6() || ip.is_ipv4());
     let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
     one.port() != 0 && one.port() == other.port() && (a == b || is_all(a, b) || is_all(b, a))

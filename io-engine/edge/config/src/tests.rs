@@ -440,6 +440,84 @@ fn the_default_state_directory_follows_the_user() {
 }
 
 #[test]
+fn a_relative_state_directory_begins_where_the_engine_was_started() {
+    let environment = Environment {
+        working_dir: Some("/srv/work".into()),
+        ..environment()
+    };
+    for (given, absolute) in [
+        ("st", "/srv/work/st"),
+        ("./a/./st", "/srv/work/a/st"),
+        ("/var/st", "/var/st"),
+    ] {
+        let flags = Overrides {
+            state_dir: Some(given.into()),
+            ..Overrides::default()
+        };
+        let config = Config::load(&flags, &environment).unwrap();
+        assert_eq!(config.state_dir.to_str().unwrap(), absolute);
+        let socket = format!("unix://{absolute}/nbd.sock");
+        assert_eq!(config.nbd.listen[0].as_str(), socket);
+    }
+}
+
+#[test]
+fn a_host_name_that_is_no_node_name_is_remembered_to_be_told() {
+    let named = |hostname: Option<&str>, flag: Option<&str>| {
+        let environment = Environment {
+            hostname: hostname.map(str::to_owned),
+            ..environment()
+        };
+        let flags = Overrides {
+            node_name: flag.map(str::to_owned),
+            ..Overrides::default()
+        };
+        let config = Config::load(&flags, &environment).unwrap();
+        (config.node_name.as_str().to_owned(), config.unfit_hostname)
+    };
+    let fallback = "mayastor-node".to_owned();
+    let bad = Some("bad host".to_owned());
+    assert_eq!(named(Some("bad host"), None), (fallback.clone(), bad));
+    assert_eq!(named(None, None), (fallback, None));
+    assert_eq!(named(Some("bad host"), Some("n")), ("n".to_owned(), None));
+    assert_eq!(named(Some("good"), None), ("good".to_owned(), None));
+}
+
+#[test]
+fn addresses_of_the_target_that_overlap_are_told_so() {
+    let load = |addresses: &[&str]| {
+        let flags = Overrides {
+            nvmf: addresses.iter().map(|text| (*text).to_owned()).collect(),
+            ..Overrides::default()
+        };
+        Config::load(&flags, &environment())
+    };
+    for addresses in [["0.0.0.0:7", "127.0.0.1:7"], ["127.0.0.1:7", "[::]:7"]] {
+        assert_eq!(
+            load(&addresses).unwrap_err().to_string(),
+            format!(
+                "command line: --nvmf: {} and {} overlap: one takes the port of the other; remove one, or give it \
+                 another port",
+                addresses[0], addresses[1]
+            )
+        );
+    }
+    load(&["127.0.0.1:7", "127.0.0.2:7", "0.0.0.0:8"]).unwrap();
+}
+
+#[test]
+fn an_address_that_lacks_a_descriptor_is_not_called_in_use() {
+    let config = load("").unwrap();
+    let error = std::io::Error::from(rustix::io::Errno::MFILE);
+    let line = config.address_error(&config.grpc, "--grpc", &error, None);
+    let line = line.to_string();
+    assert!(
+        line.contains("LimitNOFILE=") && !line.contains("in use"),
+        "{line}"
+    );
+}
+
+#[test]
 fn a_port_in_use_names_place_key_holder_and_fix() {
     let config = load("[grpc]\nlisten = \"127.0.0.1:7\"\n").unwrap();
     let in_use = std::io::Error::from(std::io::ErrorKind::AddrInUse);

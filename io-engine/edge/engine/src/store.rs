@@ -11,16 +11,20 @@
 //! - The directory is held by an exclusive `flock` for as long as the store is open.
 //! - A directory that had a store starts with that store or not at all: an emptied or exchanged file would be an engine
 //!   that has forgotten its devices, identities and reservations (see [`directory`]).
+//! - A damaged file is an error that names it, at the start (`check`) and later, although the database panics on some damage.
+//!   After such a panic the store refuses everything: what the database holds in memory is not known any more.
 //!
 //! Records are a version byte followed by JSON: a handful of small records, read once at start, that a person must be
 //! able to read when something went wrong. Reservation records are the target's own bytes.
 
+mod check;
 mod directory;
+mod guard;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{OnceLock, PoisonError, RwLock};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::de::DeserializeOwned;
@@ -212,6 +216,8 @@ pub enum Change {
 pub struct Store {
     /// `None` after an I/O error, until it could be opened again.
     database: RwLock<Option<Database>>,
+    /// What the database said when it panicked.
+    damage: OnceLock<String>,
     file: PathBuf,
     /// Holds the directory; `None` in memory.
     _lock: Option<File>,
@@ -226,6 +232,7 @@ impl Store {
         let held = directory::open(dir)?;
         let store = Self {
             database: RwLock::new(Some(held.database)),
+            damage: OnceLock::new(),
             file: held.file,
             _lock: Some(held.lock),
         };
@@ -248,6 +255,7 @@ impl Store {
             })?;
         let store = Self {
             database: RwLock::new(Some(database)),
+            damage: OnceLock::new(),
             file,
             _lock: None,
         };
@@ -399,10 +407,15 @@ impl Store {
     /// restart would. That is tried here at the next use, so that a file system that was full is no reason to restart.
     fn run<T>(&self, work: impl Fn(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
         let attempt = || {
+            if let Some(damage) = self.damage.get() {
+                return Err(redb::Error::Corrupted(damage.clone()));
+            }
             let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-            database
-                .as_ref()
-                .map_or(Err(redb::Error::PreviousIo), &work)
+            let database = database.as_ref().ok_or(redb::Error::PreviousIo)?;
+            guard::guarded(|| work(database)).unwrap_or_else(|damage| {
+                let damage = self.damage.get_or_init(|| damage);
+                Err(redb::Error::Corrupted(damage.clone()))
+            })
         };
         let result = match attempt() {
             Err(redb::Error::PreviousIo) => self.reopen().and_then(|()| attempt()),
@@ -420,10 +433,32 @@ impl Store {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         // The old one holds the file's lock. Ours on the directory stays.
-        drop(database.take());
-        *database = Some(Database::open(&self.file)?);
+        let old = database.take();
+        *database = Some(guard::damage_is_error(|| {
+            drop(old);
+            Ok(Database::open(&self.file)?)
+        })?);
         tracing::info!(file = %self.file.display(), "state store opened again after an I/O error");
         Ok(())
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let database = self.database.get_mut();
+        let database = database.unwrap_or_else(PoisonError::into_inner).take();
+        if self.damage.get().is_some() {
+            // Closing writes, and what it would write is not known.
+            std::mem::forget(database);
+            return;
+        }
+        let closed = guard::damage_is_error(|| {
+            drop(database);
+            Ok(())
+        });
+        if let Err(error) = closed {
+            tracing::error!(file = %self.file.display(), %error, "state store not closed in order");
+        }
     }
 }
 
@@ -487,12 +522,16 @@ fn remedy(error: &redb::Error) -> &'static str {
             std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
                 "let this user write it, or give another directory with --state-dir"
             }
-            std::io::ErrorKind::InvalidData => "restore the file from a backup",
+            std::io::ErrorKind::InvalidData => RESTORE,
             _ => "check the disk it lies on",
         },
-        _ => "restore the file from a backup",
+        _ => RESTORE,
     }
 }
+
+/// What to do about a database that is damaged.
+const RESTORE: &str =
+    "restore it from a backup, or remove it and state.id beside it to start with an empty engine";
 
 #[cfg(test)]
 mod tests;

@@ -110,6 +110,8 @@ pub struct LoadOptions {
     /// I/Os a second that all queues together begin, at most what the depth allows; as many as can be where `None`. Latency then
     /// runs from when an I/O was due, so that what waits behind a slow one counts.
     pub rate: Option<NonZeroU32>,
+    /// Is told, a line each, what the target grants less of than was asked for; the run goes on with that.
+    pub notice: fn(&str),
 }
 
 /// Why a run could not be done. Errors of single I/Os are in the report.
@@ -240,7 +242,38 @@ impl<'a> Run<'a> {
             run.enter(Phase::Check, now, 0);
         }
         run.settle_in(session);
+        run.tell_what_is_less();
         Ok(run)
+    }
+
+    /// What the run has less of than was asked for.
+    fn tell_what_is_less(&self) {
+        let options = self.options;
+        let tell = |flag: &str, asked: u64, what: &str, got: u64| {
+            if got < asked {
+                (options.notice)(&format!(
+                    "{flag} {asked}: {what} {got}, and so many are used"
+                ));
+            }
+        };
+        let depth = self.lanes.first().map_or(0, Lane::depth);
+        let queues = self.lanes.len() as u64;
+        tell(
+            "--queues",
+            options.queues.into(),
+            "the target grants",
+            queues,
+        );
+        tell(
+            "--depth",
+            options.depth.into(),
+            "queues of the target hold",
+            depth.into(),
+        );
+        if let Some(range) = options.range {
+            let whole = self.work.namespace_bytes;
+            tell("--range", range, "bytes of the namespace are", whole);
+        }
     }
 
     /// Makes a lane per queue of a new association.

@@ -17,6 +17,10 @@ use std::time::Duration;
 /// Where the kernel lists its congestion control algorithms.
 const AVAILABLE: &str = "/proc/sys/net/ipv4/tcp_available_congestion_control";
 
+/// Why a verified run that only reads is refused.
+const NOTHING_WRITTEN: &str = "--verify with nothing but reads checks nothing, as nothing is written: give --rw randwrite, \
+                               write or randrw, or --state with the file of an earlier run";
+
 /// Load generator for any NVMe/TCP target.
 #[derive(Parser)]
 #[command(
@@ -301,17 +305,21 @@ fn run_load(args: Load) -> Outcome {
     session.congestion = args.common.congestion;
     session.keep_alive = Duration::from_secs(10);
     let format = args.shape.format;
+    let pattern = match args.rw {
+        Rw::Randread => Pattern::RandRead,
+        Rw::Randwrite => Pattern::RandWrite,
+        Rw::Randrw => Pattern::RandRw,
+        Rw::Read => Pattern::Read,
+        Rw::Write => Pattern::Write,
+    };
+    if args.verify && args.state.is_none() && pattern.read_percent(args.mix) == 100 {
+        return Err(NOTHING_WRITTEN.into());
+    }
     let report = load::run(LoadOptions {
         target: args.target.ok_or("a target is needed, see --help")?,
         session,
         nsid: args.nsid,
-        pattern: match args.rw {
-            Rw::Randread => Pattern::RandRead,
-            Rw::Randwrite => Pattern::RandWrite,
-            Rw::Randrw => Pattern::RandRw,
-            Rw::Read => Pattern::Read,
-            Rw::Write => Pattern::Write,
-        },
+        pattern,
         mix: args.mix,
         block_len: args.shape.block_size,
         depth: args.shape.depth,
@@ -326,6 +334,10 @@ fn run_load(args: Load) -> Outcome {
         reconnect: args.reconnect.map(Duration::from_secs_f64),
         sleep: args.common.sleep,
         rate: args.rate,
+        notice: |line| {
+            // Nobody to tell where it is closed.
+            let _ = writeln!(io::stderr(), "io-engine-perf: {line}");
+        },
     })?;
     print(&report, format)
 }
@@ -414,6 +426,16 @@ mod tests {
         assert!(line.ends_with(AVAILABLE), "{line}");
         prepare(&common(None, Some("reno"))).unwrap();
         assert_eq!(list(&[0, 1, 2, 5, 7, 8]), "0-2, 5, 7-8");
+    }
+
+    #[test]
+    fn a_verified_run_that_would_check_nothing_is_refused() {
+        for flags in ["", " --rw randread", " --rw read", " --rw randrw --mix 100"] {
+            let line = format!("perf nvmf+tcp://127.0.0.1:1/nqn --verify{flags}");
+            let cli = Cli::try_parse_from(line.split(' ')).expect("a load");
+            let refused = run_load(cli.load).unwrap_err().to_string();
+            assert_eq!(refused, NOTHING_WRITTEN);
+        }
     }
 
     #[test]

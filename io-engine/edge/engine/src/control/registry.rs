@@ -151,6 +151,15 @@ impl State {
             .collect()
     }
 
+    /// The first subsystem that uses a device, and under which nsid.
+    pub(super) fn namespace_of(&self, device: &str) -> Option<(String, u32)> {
+        self.subsystems.iter().find_map(|(nqn, entry)| {
+            let mut namespaces = entry.record.namespaces.iter();
+            let used = namespaces.find(|namespace| namespace.device == device)?;
+            Some((nqn.clone(), used.nsid))
+        })
+    }
+
     /// What the data plane is to serve for a record.
     ///
     /// # Errors

@@ -41,7 +41,7 @@ impl Engine {
     /// exist, is left alone.
     ///
     /// # Errors
-    /// `Busy` while its subsystem has further namespaces; `Timeout` when writes of its hosts are still in the device after a
+    /// `Busy` while its subsystem has further namespaces, or while it is a namespace of another subsystem; `Timeout` when writes of its hosts are still in the device after a
     /// bounded time. It is not exported then either, and a repetition waits for them again.
     pub async fn unshare_bdev(self: &Arc<Self>, name: &str) -> Result<(), Problem> {
         let name = name.to_owned();
@@ -185,11 +185,17 @@ impl Engine {
         let shared = self.read().subsystem(&nqn).cloned();
         let Ok(SubsystemEntry { record, .. }) = shared else {
             // Unshared before, when its hosts' writes had not ended; if others serve it, theirs are not waited for.
-            let writers = match self.read().users_of(name).is_empty() {
-                true => Writers::All,
-                false => Writers::Gone,
+            let Some(elsewhere) = self.read().namespace_of(name) else {
+                return self.settle(&[name], Writers::All).await;
             };
-            return self.settle(&[name], writers).await;
+            self.settle(&[name], Writers::Gone).await?;
+            // Its hosts go on writing, so it must not be told as done.
+            let (other, nsid) = elsewhere;
+            let detail = format!(
+                "device '{name}' is namespace {nsid} of '{other}', which is not its own subsystem; remove it there \
+                 (subsystem ns remove)"
+            );
+            return Err(Problem::new(ProblemKind::Busy, detail));
         };
         let namespaces = record.namespaces;
         if let Some(other) = namespaces.iter().find(|namespace| namespace.device != name) {

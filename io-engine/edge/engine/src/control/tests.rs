@@ -419,6 +419,10 @@ async fn namespaces_are_added_and_removed() {
     );
     assert_kind(engine.destroy_bdev("malloc:///m1").await, ProblemKind::Busy);
     assert_kind(engine.unshare_bdev("m0").await, ProblemKind::Busy);
+    let told = engine.unshare_bdev("m1").await.unwrap_err();
+    assert_eq!(told.kind(), ProblemKind::Busy);
+    let text = format!("device 'm1' is namespace 5 of '{nqn}'");
+    assert!(told.to_string().contains(&text), "{told}");
 
     world.store.save_reservation(&nqn, 5, b"held").unwrap();
     engine.remove_namespace(&nqn, 5).await.unwrap();

@@ -45,7 +45,7 @@ use exports::Servers;
 pub use persist::ReservationStore;
 use plugins::Transport;
 pub use plugins::{LINKED, linked, linked_into};
-pub use settings::{connections_within, isolation};
+pub use settings::{connections_within, isolation, too_few_descriptors};
 pub use shards::PlaneConfig;
 use shards::Shards;
 

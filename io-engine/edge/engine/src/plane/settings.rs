@@ -16,6 +16,8 @@ use crate::control::SUBSYSTEMS_MAX;
 
 /// Streams beside the connections allowed, so that one too many is accepted, counted and closed.
 const STREAMS_BESIDE: u32 = 64;
+/// Descriptors of a reactor beside its streams: a ring, an event and the listeners.
+const OWN_DESCRIPTORS: u32 = 16;
 /// What a reactor's table takes at most.
 const STREAMS_MAX: u32 = 65_536;
 /// Files a reactor may hold open besides one for each device.
@@ -31,13 +33,33 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// devices' own.
 const CONTROL_DESCRIPTORS: u64 = 512;
 
+/// Connections of a reactor with which an engine is of use: a host needs two, and may have half of them.
+const CONNECTIONS_MIN: u32 = 4;
+
+/// Descriptors a process needs for `reactors` reactors that hosts can connect to.
+fn descriptors_needed(reactors: usize) -> u64 {
+    let each = u64::from(STREAMS_BESIDE + OWN_DESCRIPTORS + CONNECTIONS_MIN);
+    let all = each * reactors.max(1) as u64;
+    all + CONTROL_DESCRIPTORS.min(all)
+}
+
+/// Why a process that may open `limit` descriptors is not to start; `None` if it may.
+pub fn too_few_descriptors(limit: u64, reactors: usize) -> Option<String> {
+    let needed = descriptors_needed(reactors);
+    (limit < needed).then(|| {
+        format!(
+            "the limit of open files (RLIMIT_NOFILE) is {limit}, and no host could connect: {reactors} reactors and the \
+             control side need {needed}; raise the hard limit (LimitNOFILE= of the unit, ulimit -Hn)"
+        )
+    })
+}
+
 /// Connections a reactor may have in a process that may open `limit` descriptors: what the control side leaves, which could
 /// otherwise neither take a call nor store a change once hosts have them all.
 pub fn connections_within(limit: u64, reactors: usize) -> u32 {
-    let control = CONTROL_DESCRIPTORS.min(limit / 2);
+    let control = CONTROL_DESCRIPTORS.min(limit.div_ceil(2));
     let each = (limit - control) / reactors.max(1) as u64;
-    // A ring, an event and the listeners, and what is accepted to be counted and closed.
-    let each = each.saturating_sub(u64::from(STREAMS_BESIDE) + 16);
+    let each = each.saturating_sub(u64::from(STREAMS_BESIDE + OWN_DESCRIPTORS));
     u32::try_from(each).unwrap_or(u32::MAX).max(1)
 }
 
@@ -58,7 +80,8 @@ impl PlaneConfig {
         );
         let part = |of: u32| {
             let part = u64::from(of) * u64::from(most) / u64::from(wanted.max(1));
-            u32::try_from(part).unwrap_or(most).max(1)
+            // A host that may connect has an admin queue and one for I/O.
+            u32::try_from(part).unwrap_or(most).max(of.min(2))
         };
         self.target.host_qpairs_max = part(self.target.host_qpairs_max);
         self.address_connections_max = part(self.address_connections_max);
@@ -184,6 +207,14 @@ mod tests {
         assert_eq!(connections_within(256, 1), 128 - 80);
         assert_eq!(connections_within(0, 1), 1);
         assert_eq!(connections_within(u64::MAX, 1), u32::MAX);
+
+        for (reactors, needed) in [(1, 168), (2, 336), (6, 1008), (7, 588 + 512)] {
+            assert_eq!(descriptors_needed(reactors), needed);
+            assert_eq!(connections_within(needed, reactors), CONNECTIONS_MIN);
+            assert!(connections_within(needed - 1, reactors) < CONNECTIONS_MIN);
+            assert_eq!(too_few_descriptors(needed, reactors), None);
+            assert!(too_few_descriptors(needed - 1, reactors).is_some());
+        }
 
         let environment = Environment {
             home: Some("/home/u".into()),

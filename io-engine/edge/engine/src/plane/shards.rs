@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use block::DeviceConfig;
 use nvme_target::TargetConfig;
-use reactor::{DriverKind, Handle, Reactor, ReactorConfig, ReactorStats as Counters};
+use reactor::{DriverKind, Handle, ListenError, Reactor, ReactorConfig, ReactorStats as Counters};
 use tokio::sync::oneshot;
 use transport_nvmf_tcp::TcpConfig;
 
@@ -345,10 +345,17 @@ impl Seat {
         if self.index == 0 {
             for address in &self.config.nvmf {
                 let (id, bound) = reactor.listen(*address, LISTEN_BACKLOG).map_err(|error| {
-                    Problem::new(
-                        ProblemKind::Busy,
-                        format!("NVMe/TCP address {address}: {error}"),
-                    )
+                    let kind = match &error {
+                        ListenError::InUse(_) => ProblemKind::Busy,
+                        ListenError::NotAvailable(_)
+                        | ListenError::Denied(_)
+                        | ListenError::TooMany
+                        | ListenError::System(..) => ProblemKind::Internal,
+                    };
+                    let source = std::error::Error::source(&error)
+                        .map(|source| format!(": {source}"))
+                        .unwrap_or_default();
+                    Problem::new(kind, format!("NVMe/TCP address {address}: {error}{source}"))
                 })?;
                 ids.push(id);
                 listeners.push(bound);

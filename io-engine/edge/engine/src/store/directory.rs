@@ -13,6 +13,7 @@
 //! | id | the store with that id | with it |
 //! | id | none, or a store with another id or none | not: this is not the store the directory had |
 //! | any | 0 bytes | not: the engine never leaves such a file, something else emptied it |
+//! | any | damaged | not, and the file is left as it is (see `check`) |
 //!
 //! Why a crash never leads to a refused start, nor past the marker. A new store is written under another name with its
 //! id, synced, renamed to `state.redb`, and the directory synced; only then the marker is written the same way. Whatever
@@ -33,6 +34,8 @@ use redb::{Database, ReadableDatabase, TableDefinition};
 use uuid::Uuid;
 
 use super::StoreError;
+use super::check::check;
+use super::guard::damage_is_error;
 
 /// Name of the database in the state directory.
 pub(super) const FILE: &str = "state.redb";
@@ -81,9 +84,13 @@ pub(super) fn open(dir: &Path) -> Result<Held, StoreError> {
             let problem = "is empty; the engine did not do that";
             return Err(not_ours(dir, problem, &[FILE, MARKER], BEGIN_ANEW));
         }
-        Ok(_) => Database::open(&file).map_err(|error| database_error(&file, error))?,
+        Ok(_) => {
+            let opened = check(&file).and_then(|()| damage_is_error(|| Ok(Database::open(&file)?)));
+            opened.map_err(|error| database_error(&file, error))?
+        }
     };
-    let id = read_id(&database).map_err(|error| database_error(&file, error))?;
+    let id =
+        damage_is_error(|| read_id(&database)).map_err(|error| database_error(&file, error))?;
     match (marked, id) {
         (Marker::Id(marked), Some(id)) if marked == id => {}
         (Marker::Id(_) | Marker::Unreadable, _) => {

@@ -111,6 +111,81 @@ fn a_file_that_is_no_database_is_an_error_that_names_it() {
 }
 
 #[test]
+fn a_sector_lost_anywhere_is_refused_in_one_line_or_changes_nothing() {
+    let dir = fresh();
+    let store = Store::open(dir.path()).unwrap();
+    for number in 0..40 {
+        let changes = [
+            put_device(&format!("d{number}")),
+            put_subsystem(&format!("nqn.{number}"), "m"),
+        ];
+        store.commit(&changes).unwrap();
+        store.save_reservation("nqn.a", number, &[7; 90]).unwrap();
+    }
+    let all = |store: &Store| {
+        let reservation = |nsid| store.load_reservation("nqn.a", nsid);
+        let reservations: Result<Vec<_>, _> = (0..40).map(reservation).collect();
+        Ok::<_, StoreError>((store.load()?, store.reservation_nqns()?, reservations?))
+    };
+    let before = all(&store).unwrap();
+    drop(store);
+    let file = dir.path().join(FILE);
+    let good = std::fs::read(&file).unwrap();
+    let used = |at: &usize| good[*at..].iter().take(512).any(|byte| *byte != 0);
+    let mut damages: Vec<(usize, usize, u8)> = Vec::new();
+    for at in (0..good.len()).step_by(512).filter(used) {
+        let content = good[at..].iter().take(512).position(|byte| *byte != 0);
+        damages.push((at, 512, 0));
+        damages.push((at + content.unwrap(), 1, 0x10));
+    }
+    // Header and commit slots, byte by byte.
+    damages.extend((0..320).map(|at| (at, 1, 0x01)));
+    let mut refused = 0;
+    for (at, len, flip) in damages {
+        let mut bytes = good.clone();
+        for byte in &mut bytes[at..at + len] {
+            *byte = if flip == 0 { 0 } else { *byte ^ flip };
+        }
+        std::fs::write(&file, &bytes).unwrap();
+        let opened = Store::open(dir.path()).and_then(|store| all(&store));
+        let error = match opened {
+            Ok(contents) => {
+                assert_eq!(contents, before, "{len} bytes at {at} forgot something");
+                continue;
+            }
+            Err(error) => error,
+        };
+        refused += 1;
+        let line = error.to_string();
+        let start = format!("state store {}: ", file.display());
+        assert!(line.starts_with(&start) && !line.contains('\n'), "{line}");
+        assert!(
+            line.contains("restore it from a backup, or remove"),
+            "{line}"
+        );
+        let left = std::fs::read(&file).unwrap();
+        assert!(
+            left == bytes,
+            "{len} bytes at {at}: the refused file changed"
+        );
+    }
+    assert!(refused > 20, "{refused}");
+}
+
+#[test]
+fn damage_that_appears_while_the_engine_runs_is_an_error_and_no_panic() {
+    let store = Store::in_memory().unwrap();
+    let result: Result<(), _> = store.run(|_| panic!("Invalid page type byte 0"));
+    let text = result.unwrap_err().to_string();
+    assert!(text.contains("Invalid page type byte 0"), "{text}");
+    assert!(text.contains("restore it from a backup"), "{text}");
+    // What the database holds in memory is not believed any more.
+    let again = store.commit(&[put_device("m")]).unwrap_err().to_string();
+    assert_eq!(again, text);
+    assert!(store.load().is_err());
+}
+
+#[test]
 fn a_second_engine_is_refused_and_the_holder_named() {
     let dir = tempfile::tempdir().unwrap();
     let first = Store::open(dir.path()).unwrap();

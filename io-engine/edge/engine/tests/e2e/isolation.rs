@@ -120,6 +120,7 @@ fn options(rig: &Rig, nqn: &str, depth: u32, rate: Option<NonZeroU32>) -> LoadOp
         reconnect: None,
         sleep: true,
         rate,
+        notice: |_| (),
     }
 }
 

@@ -19,6 +19,8 @@ const ATTEMPTS_MAX: u32 = 64;
 pub(super) struct Work {
     nsid: u32,
     pub(super) namespace_block_len: usize,
+    /// Bytes of the whole namespace.
+    pub(super) namespace_bytes: u64,
     pub(super) unit_blocks: u32,
     pub(super) units: u64,
     block_len: u32,
@@ -116,6 +118,7 @@ impl Work {
         Ok(Self {
             nsid: namespace.nsid,
             namespace_block_len: namespace.block_len as usize,
+            namespace_bytes: whole,
             unit_blocks: options.block_len / namespace.block_len,
             units: range / block_len,
             block_len: options.block_len,

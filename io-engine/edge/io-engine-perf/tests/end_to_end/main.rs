@@ -46,7 +46,41 @@ fn options(target: &Target) -> LoadOptions {
         reconnect: None,
         sleep: true,
         rate: None,
+        notice: |_| (),
     }
+}
+
+#[test]
+fn what_the_target_grants_less_of_is_told_in_a_line_each() {
+    static TOLD: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
+    let target = Target::start(1024);
+    let report = load::run(LoadOptions {
+        queues: 65,
+        depth: 1024,
+        block_len: 512,
+        range: Some(1 << 40),
+        time: Duration::from_millis(50),
+        notice: |line| TOLD.lock().expect("no panic").push(line.to_owned()),
+        ..options(&target)
+    })
+    .expect("the load runs");
+    let bytes = 1024 * BLOCK_LEN;
+    assert_eq!(
+        *TOLD.lock().expect("no panic"),
+        [
+            format!(
+                "--queues 65: the target grants {}, and so many are used",
+                report.queues
+            ),
+            format!(
+                "--depth 1024: queues of the target hold {}, and so many are used",
+                report.depth
+            ),
+            format!(
+                "--range 1099511627776: bytes of the namespace are {bytes}, and so many are used"
+            ),
+        ]
+    );
 }
 
 #[test]
