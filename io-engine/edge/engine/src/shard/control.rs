@@ -100,7 +100,7 @@ pub(crate) struct ListedIo {
     /// Absent for a command without a namespace.
     pub(crate) device: Option<DeviceKey>,
     pub(crate) place: Whereabouts,
-    /// Absent for an operation of another server, which has no commands.
+    /// Absent for an operation of another server, and for one that outlived its controller.
     pub(crate) origin: Option<CommandOrigin>,
     pub(crate) now: Instant,
 }

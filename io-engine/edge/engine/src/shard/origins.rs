@@ -1,6 +1,6 @@
 //! Where operations came from whose command ended before they did.
 //!
-//! A device may keep an operation past its command: past its deadline, when the host is answered, or past its connection. It is
+//! A device may keep an operation past its command: past its deadline, when the host is answered, or past its connection (kept if the controller is still there). It is
 //! listed as long as it is there, and this is what tells whose it was.
 
 use std::collections::{BTreeMap, BTreeSet};
