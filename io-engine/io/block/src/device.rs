@@ -14,6 +14,7 @@ use crate::request::{InflightIo, OpKind, Request, Stage, Stamps};
 use crate::slots::{Inflight, Slots};
 use crate::slow::{Finished, SlowLog};
 use crate::stats::IoStats;
+use crate::tally::Tally;
 use crate::work::{Abilities, Answer, Next, Work};
 
 /// How a device is run.
@@ -52,7 +53,9 @@ pub struct BlockDevice {
     offline: Option<&'static str>,
     health: Arc<Health>,
     unflushed: Unflushed,
-    stats: IoStats,
+    /// I/O answered while the device has it, that nobody was told of.
+    expired: VecDeque<u64>,
+    tally: Tally,
     slow_log: SlowLog,
 }
 
@@ -101,7 +104,8 @@ impl BlockDevice {
             offline: None,
             health: Arc::default(),
             unflushed: Unflushed::default(),
-            stats: IoStats::default(),
+            expired: VecDeque::new(),
+            tally: Tally::default(),
             slow_log: SlowLog::default(),
             config,
         }
@@ -125,7 +129,8 @@ impl BlockDevice {
             return self.refuse(kind, range);
         }
         let Some((vacant, io_tag)) = self.slots.vacant() else {
-            self.stats.record(kind.into(), 0, false, Duration::ZERO);
+            self.tally
+                .record_in_turn(kind.into(), 0, false, Duration::ZERO);
             return Submitted::Done(Err(IoError::Busy));
         };
         let durable = request.is_durable();
@@ -244,7 +249,7 @@ impl BlockDevice {
             if now.saturating_duration_since(io.submitted) < self.config.deadline {
                 return;
             }
-            self.stats.timeouts += 1;
+            self.tally.stats_mut().timeouts += 1;
             self.give_up(index, now, IoError::Timeout);
             if self.overdue > self.config.overdue_max {
                 let reason = match self.config.overdue_max {
@@ -327,14 +332,34 @@ impl BlockDevice {
         &self.capabilities
     }
 
-    /// Counters since the start or the last reset.
+    /// Counters since the start or the last reset; what ended in a turn is in them from [`BlockDevice::end_turn`] on.
     pub fn stats(&self) -> &IoStats {
-        &self.stats
+        self.tally.stats()
     }
 
     /// Sets all counters to zero.
     pub fn reset_stats(&mut self) {
-        self.stats = IoStats::default();
+        self.tally = Tally::default();
+    }
+
+    /// Whether something waits for [`BlockDevice::end_turn`] to be counted.
+    #[inline]
+    pub fn is_behind(&self) -> bool {
+        self.tally.is_behind()
+    }
+
+    /// The turn ends after `length`, its answers on their way: counts what began and ended in it.
+    pub fn end_turn(&mut self, length: Duration) {
+        self.tally.end_turn(length);
+        let (name, slow_io) = (&self.config.name, self.config.slow_io);
+        self.tally.stats_mut().slow += self.slow_log.end_turn(name, slow_io, length);
+    }
+
+    /// The tag of an I/O that is answered while the device has it, so that it goes on being listed; to be asked until `None`
+    /// before its answer from `poll_completion` is passed on.
+    #[inline]
+    pub fn poll_expired(&mut self) -> Option<u64> {
+        self.expired.pop_front()
     }
 
     /// All I/O in flight, overdue ones included, in no order.
@@ -371,7 +396,8 @@ impl BlockDevice {
 
     #[cold]
     fn refuse(&mut self, kind: OpKind, range: BlockRange) -> Submitted {
-        self.stats.record(kind.into(), 0, false, Duration::ZERO);
+        self.tally
+            .record_in_turn(kind.into(), 0, false, Duration::ZERO);
         let error = match range.is_within(self.geometry.blocks) {
             true => IoError::Gone,
             false => IoError::OutOfRange,
@@ -388,7 +414,8 @@ impl BlockDevice {
     ) -> Submitted {
         let (kind, range) = (request.kind(), request.range());
         if kind == OpKind::CompareAndWrite && !self.guards.has_room() {
-            self.stats.record(kind.into(), 0, false, Duration::ZERO);
+            self.tally
+                .record_in_turn(kind.into(), 0, false, Duration::ZERO);
             return Submitted::Done(Err(IoError::Busy));
         }
         let sequence = self.slots.next_sequence();
@@ -509,7 +536,7 @@ impl BlockDevice {
         result: IoResult,
     ) -> Option<(u64, IoResult)> {
         let Some(index) = self.slots.find(io_tag) else {
-            self.stats.stray_completions += 1;
+            self.tally.stats_mut().stray_completions += 1;
             return None;
         };
         let io = *self.slots.io(index);
@@ -524,7 +551,7 @@ impl BlockDevice {
                 return None;
             }
             Stage::Waiting => {
-                self.stats.stray_completions += 1;
+                self.tally.stats_mut().stray_completions += 1;
                 return None;
             }
         };
@@ -537,7 +564,7 @@ impl BlockDevice {
 
     #[cold]
     fn handle_late(&mut self, index: usize) {
-        self.stats.late_completions += 1;
+        self.tally.stats_mut().late_completions += 1;
         self.overdue -= 1;
         self.slots.release(index);
         self.unguard(index);
@@ -577,6 +604,11 @@ impl BlockDevice {
         };
         self.slots.expire(index);
         self.overdue += 1;
+        // Somebody who does not ask is not kept account for.
+        if self.expired.len() == self.config.inflight_max {
+            self.expired.pop_front();
+        }
+        self.expired.push_back(io.tag);
         self.unguard(index);
         if changes {
             self.guards.hold_overdue(index, io.range);
@@ -611,12 +643,22 @@ impl BlockDevice {
                 | OpKind::CompareAndWrite => {}
             }
         }
+        let (op, ok, error) = (
+            io.kind.into(),
+            result.is_ok(),
+            result.as_ref().err().copied(),
+        );
         let latency = io.completed.saturating_duration_since(io.submitted);
-        self.stats
-            .record(io.kind.into(), bytes, result.is_ok(), latency);
-        if io.ours() >= self.config.slow_io {
-            self.stats.slow += 1;
-            self.slow_log.record(&self.config.name, io, &result);
+        let is_slow = if latency.is_zero() {
+            self.tally.record_in_turn(op, bytes, ok, latency);
+            self.slow_log.note_in_turn(io, error, self.config.slow_io)
+        } else {
+            self.tally.record(op, bytes, ok, latency);
+            io.ours() >= self.config.slow_io
+        };
+        if is_slow {
+            self.tally.stats_mut().slow += 1;
+            self.slow_log.record(&self.config.name, io, error);
         }
         if matches!(result, Err(IoError::Gone)) && self.offline.is_none() {
             let reason = if io.durable {

@@ -25,9 +25,11 @@ mod request;
 mod slots;
 mod slow;
 pub mod stats;
+mod tally;
 mod work;
 
 pub use device::{BlockDevice, DeviceConfig};
 pub use health::{Health, Listener};
 pub use request::{InflightIo, OpKind, Request, Stage, Stamps, Waits};
 pub use stats::{CountedOp, IoStats, OpStats};
+pub use tally::Tally;

@@ -20,6 +20,14 @@ pub const COMPARE_AND_WRITE_MAX: usize = 64;
 /// Most slow-I/O lines in a [`SLOW_LOG_WINDOW`]; further ones are counted and the count is logged with the next line.
 pub const SLOW_LOG_MAX: u32 = 10;
 
+/// Most operations of one object that end in a turn and began in an earlier one of which the turn's length is counted; one more
+/// counts up to the turn's begin.
+pub const ACROSS_MAX: usize = 1024;
+
+/// Most operations that were done at once and had waited for long before that are judged, as slow or not, with the length of
+/// their turn; one more is judged without.
+pub const LATE_MAX: usize = 64;
+
 /// See [`SLOW_LOG_MAX`].
 pub const SLOW_LOG_WINDOW: Duration = Duration::from_secs(1);
 

@@ -148,7 +148,8 @@ impl Request {
 /// When the caller saw an I/O; the block layer adds submission and completion.
 ///
 /// All stamps are [`Host::now`](sdk::host::Host::now), read once a turn: they lag by at most a turn, and an I/O that
-/// completes in the turn of its submission counts as zero. That granularity is accepted for not reading a clock per I/O.
+/// completes in the turn of its submission took as long as that turn
+/// ([`BlockDevice::end_turn`](crate::BlockDevice::end_turn)). That granularity is accepted for not reading a clock per I/O.
 #[derive(Clone, Copy, Debug)]
 pub struct Stamps {
     /// When the command was received.

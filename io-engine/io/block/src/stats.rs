@@ -107,17 +107,23 @@ impl OpStats {
     /// Counts one completed operation that moved `bytes` (0 when it failed) and took `ns`.
     #[inline]
     pub fn record(&mut self, bytes: u64, ns: u64, failed: bool) {
+        self.record_alike(1, bytes, u64::from(failed), ns);
+    }
+
+    /// Counts `ops` completed operations, at least 1, that moved `bytes` together and took `ns` each; `errors` of them failed.
+    #[inline]
+    pub fn record_alike(&mut self, ops: u64, bytes: u64, errors: u64, ns: u64) {
         self.latency_ns_min = if self.ops == 0 {
             ns
         } else {
             self.latency_ns_min.min(ns)
         };
         self.latency_ns_max = self.latency_ns_max.max(ns);
-        self.ops += 1;
+        self.ops += ops;
         self.bytes += bytes;
-        self.errors += u64::from(failed);
-        self.latency_ns_sum = self.latency_ns_sum.saturating_add(ns);
-        self.histogram[bucket_of(ns)] += 1;
+        self.errors += errors;
+        self.latency_ns_sum = self.latency_ns_sum.saturating_add(ns.saturating_mul(ops));
+        self.histogram[bucket_of(ns)] += ops;
     }
 
     /// Adds the counts of another core.
@@ -173,6 +179,20 @@ impl IoStats {
     pub fn record(&mut self, op: CountedOp, bytes: u64, ok: bool, latency: Duration) {
         let bytes = if ok { bytes } else { 0 };
         self.of_mut(op).record(bytes, nanos(latency), !ok);
+    }
+
+    /// Counts `ops` finished operations, at least 1, of the same latency; `bytes` is what they moved together.
+    #[inline]
+    pub fn record_alike(
+        &mut self,
+        op: CountedOp,
+        ops: u64,
+        bytes: u64,
+        errors: u64,
+        latency: Duration,
+    ) {
+        self.of_mut(op)
+            .record_alike(ops, bytes, errors, nanos(latency));
     }
 
     /// Adds the counts of another core.

@@ -39,10 +39,7 @@ fn zeroes_are_written_for_a_device_that_has_none() {
     rig.device_answers(None);
     let (answered, result) = rig.poll().unwrap();
     assert!(answered == tag && result.is_ok());
-    assert_eq!(
-        rig.device.stats().of(CountedOp::WriteZeroes).bytes,
-        1200 * 512
-    );
+    assert_eq!(rig.stats().of(CountedOp::WriteZeroes).bytes, 1200 * 512);
     assert!(rig.device.is_idle());
 }
 
@@ -152,7 +149,7 @@ fn compare_names_the_first_byte_that_differs() {
         IoError::Medium(_)
     ));
     assert_eq!(rig.taken(), ["read 3+2"; 3]);
-    assert_eq!(rig.device.stats().of(CountedOp::Compare).ops, 3);
+    assert_eq!(rig.stats().of(CountedOp::Compare).ops, 3);
 }
 
 #[test]

@@ -217,6 +217,7 @@ fn every_request_does_what_it_says(mut disk: Disk) {
     let past = BlockRange::new(whole.count.0, 1);
     let error = disk.run(Request::Discard { range: past }).unwrap_err();
     assert_eq!(error, IoError::OutOfRange);
+    disk.block.end_turn(Duration::from_micros(1));
     let stats = disk.block.stats();
     let compares = stats.of(CountedOp::Compare);
     assert_eq!((stats.of(CountedOp::Write).ops, compares.ops), (3, 6));

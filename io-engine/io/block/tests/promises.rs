@@ -23,10 +23,77 @@ fn what_the_device_does_at_once_is_answered_at_once() {
     assert_eq!(rig.answer(write(0, 8)).unwrap_err(), IoError::NoSpace);
     assert!(rig.device.is_idle());
     assert!(rig.poll().is_none());
-    let stats = rig.device.stats();
+    let stats = rig.stats();
     let (reads, writes) = (stats.of(CountedOp::Read), stats.of(CountedOp::Write));
     assert_eq!((reads.ops, reads.bytes), (1, 4096));
     assert_eq!((writes.ops, writes.bytes, writes.errors), (2, 4096, 1));
+    assert_eq!(writes.latency_ns_sum, 2_000, "the turn took 1 µs");
+}
+
+#[test]
+fn what_the_device_does_at_once_takes_as_long_as_the_turn() {
+    let mut rig = Rig::new();
+    let us = Duration::from_micros;
+    for (turn, ops) in [(5, 3), (40, 1), (900, 2)] {
+        rig.host.advance(us(10_000));
+        for _ in 0..ops {
+            rig.script().at_once.push_back(Ok(None));
+            rig.answer(write(0, 8)).unwrap();
+        }
+        // In the device for some turns, and found to be done at the begin of the last.
+        rig.start(write(8, 8));
+        rig.host.advance(us(70));
+        rig.device_answers(None);
+        rig.poll().unwrap().1.unwrap();
+        assert!(rig.device.is_behind());
+        rig.device.end_turn(us(turn));
+        assert!(!rig.device.is_behind());
+    }
+    let writes = *rig.device.stats().of(CountedOp::Write);
+    assert_eq!(writes.ops, 9);
+    assert_eq!(
+        (
+            writes.latency_ns_sum,
+            writes.latency_ns_min,
+            writes.latency_ns_max
+        ),
+        (1000 * (3 * 5 + 40 + 2 * 900 + 3 * 70), 5_000, 900_000)
+    );
+    for (us, ops) in [(5, 3), (40, 1), (900, 2), (70, 3)] {
+        let bucket = block::stats::bucket_of(us * 1000);
+        assert_eq!(writes.histogram[bucket], ops, "{us} µs");
+    }
+}
+
+#[test]
+fn a_long_turn_makes_what_was_done_in_it_slow() {
+    let mut rig = Rig::new();
+    let ms = Duration::from_millis;
+    let mut turn = |waited: &[u64], length| {
+        for waited in waited {
+            let stamps = block::Stamps {
+                received: rig.host.now(),
+                waits: Waits::default(),
+            };
+            rig.host.advance(ms(*waited));
+            rig.script().at_once.push_back(Ok(None));
+            let said = rig.device.submit(&mut rig.host, 1, write(0, 1), stamps);
+            assert!(matches!(said, Submitted::Done(Ok(None))));
+        }
+        rig.device.end_turn(ms(length));
+        rig.device.stats().slow
+    };
+    assert_eq!(turn(&[0, 0, 0], 999), 0);
+    assert_eq!(turn(&[0, 0, 0], 1000), 3);
+    assert_eq!(turn(&[700], 299), 3);
+    assert_eq!(turn(&[700], 300), 4, "both together are slow");
+    assert_eq!(turn(&[1000], 0), 5);
+    assert_eq!(turn(&[0, 700, 10], 400), 6, "one of them");
+    // Nothing is judged twice.
+    assert_eq!(turn(&[], 5000), 6);
+    // More than are judged one by one.
+    let many = [600; block::limits::LATE_MAX + 10];
+    assert_eq!(turn(&many, 2000), 6 + many.len() as u64);
 }
 
 #[test]
@@ -45,7 +112,7 @@ fn what_is_pending_is_answered_once_with_its_latency() {
     assert_eq!(result.unwrap().unwrap().len(), 4096);
     assert!(rig.poll().is_none());
     assert!(rig.device.is_idle());
-    let reads = rig.device.stats().of(CountedOp::Read);
+    let reads = rig.stats().of(CountedOp::Read);
     assert_eq!(
         (
             reads.latency_ns_sum,
@@ -56,7 +123,7 @@ fn what_is_pending_is_answered_once_with_its_latency() {
     );
     assert_eq!(reads.histogram[block::stats::bucket_of(3000)], 1);
     rig.device.reset_stats();
-    assert_eq!(rig.device.stats().of(CountedOp::Read).ops, 0);
+    assert_eq!(rig.stats().of(CountedOp::Read).ops, 0);
 }
 
 #[test]
@@ -130,12 +197,14 @@ fn an_overdue_io_is_answered_once_and_its_buffer_stays_with_the_device() {
     assert_eq!(rig.device.overdue(), 1);
     let listed: Vec<_> = rig.device.inflight().collect();
     assert_eq!((listed[0].tag, listed[0].stage), (tag, Stage::Overdue));
+    assert_eq!(rig.device.poll_expired(), Some(tag));
+    assert_eq!(rig.device.poll_expired(), None);
     assert!(!rig.device.is_idle(), "the device still has the buffer");
     rig.device_answers(None);
     assert!(rig.poll().is_none(), "answered already");
     assert!(rig.device.is_idle());
-    assert_eq!(rig.device.stats().late_completions, 1);
-    assert_eq!(rig.device.stats().timeouts, 1);
+    assert_eq!(rig.stats().late_completions, 1);
+    assert_eq!(rig.stats().timeouts, 1);
 }
 
 #[test]
@@ -201,7 +270,7 @@ fn completions_nobody_waits_for_are_counted_and_go_nowhere() {
         rig.script().answers.push_back(answer);
     }
     assert!(rig.poll().is_none());
-    assert_eq!(rig.device.stats().stray_completions, 3);
+    assert_eq!(rig.stats().stray_completions, 3);
     rig.device_answers(None);
     let (answered, result) = rig.poll().unwrap();
     assert!(answered == second && result.is_ok() && first != second);
@@ -223,7 +292,7 @@ fn an_operation_done_at_once_and_completed_again_hits_no_successor() {
         rig.script().answers.push_back((tag, Ok(None)));
     }
     assert!(rig.poll().is_none());
-    assert_eq!(rig.device.stats().stray_completions, 2);
+    assert_eq!(rig.stats().stray_completions, 2);
     rig.device_answers(None);
     assert_eq!(rig.poll().unwrap().0, successor);
 }
@@ -237,7 +306,7 @@ fn a_read_with_the_wrong_length_is_a_medium_error() {
     rig.start(read(4, 8));
     rig.device_reads(&[0; 4095]);
     assert_eq!(rig.poll().unwrap().1.unwrap_err(), IoError::Medium(range));
-    assert_eq!(rig.device.stats().of(CountedOp::Read).errors, 2);
+    assert_eq!(rig.stats().of(CountedOp::Read).errors, 2);
 }
 
 #[test]
@@ -258,7 +327,7 @@ fn slow_io_is_counted_from_its_reception_without_waiting_for_the_host() {
         rig.host.advance(device);
         rig.device_answers(None);
         rig.poll().unwrap().1.unwrap();
-        rig.device.stats().slow
+        rig.stats().slow
     };
     assert_eq!(io(0, ms(600), ms(600)), 1);
     assert_eq!(io(0, ms(0), ms(600)), 1);

@@ -459,7 +459,7 @@ impl Shard {
         }
     }
 
-    /// Counts a command whose answer has just been queued, if it came to a device.
+    /// Counts a command whose answer has just been queued and goes with the end of this turn, if it came to a device.
     #[inline]
     fn count_answered(&mut self, cmd: CmdId, ok: bool) {
         let held = self.commands.of(cmd);
@@ -467,8 +467,8 @@ impl Shard {
             return;
         };
         let bytes = held.bytes;
-        let latency = self.reactor.now().saturating_duration_since(received);
-        self.devices.record_command(device, op, bytes, ok, latency);
+        let before = self.reactor.now().saturating_duration_since(received);
+        self.devices.record_command(device, op, bytes, ok, before);
     }
 
     /// Whether `cmd` is a Flush of a host that is to hear, by its failing, of writes lost with the device before.

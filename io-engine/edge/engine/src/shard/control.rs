@@ -100,7 +100,7 @@ pub(crate) struct ListedIo {
     /// Absent for a command without a namespace.
     pub(crate) device: Option<DeviceKey>,
     pub(crate) place: Whereabouts,
-    /// Absent for a command that ended with its connection.
+    /// Absent for an operation of another server, and for one that outlived its controller.
     pub(crate) origin: Option<CommandOrigin>,
     pub(crate) now: Instant,
 }
@@ -348,7 +348,9 @@ impl Shard {
             ListedIo {
                 device: Some(device),
                 place: Whereabouts::Device(io),
-                origin: cmd.and_then(|cmd| self.target.origin(cmd)),
+                origin: cmd
+                    .and_then(|cmd| self.target.origin(cmd))
+                    .or_else(|| self.origins.of(device, io.tag)),
                 now,
             }
         });

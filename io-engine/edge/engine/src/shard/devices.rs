@@ -7,7 +7,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use block::{BlockDevice, CountedOp, DeviceConfig, Health, InflightIo, IoStats, Request, Stamps};
+use block::{
+    BlockDevice, CountedOp, DeviceConfig, Health, InflightIo, IoStats, Request, Stamps, Tally,
+};
 use nvme_target::DeviceKey;
 use sdk::block::{Capabilities, Extent, Geometry, IoError, IoResult, Queue, QueueSeed, Submitted};
 use sdk::host::{FileDone, Host, OwnerId};
@@ -70,8 +72,10 @@ struct Slot {
     lends_reads: bool,
     /// Listed in `active`.
     is_active: bool,
+    /// Listed in `behind`.
+    is_behind: bool,
     /// Commands of hosts, from their reception to their answer.
-    commands: IoStats,
+    commands: Tally,
     /// The loss before this device was opened.
     loss: Loss,
     /// Hosts that had a flush failed because this device is lost.
@@ -84,6 +88,10 @@ pub(super) struct Devices {
     places: Vec<Place>,
     /// Places that may have completions or deadlines; a device leaves when it is idle.
     active: Vec<usize>,
+    /// Places where something ended in this turn, to be counted with its length.
+    behind: Vec<usize>,
+    /// Operations answered while their device has them, of which nobody was told.
+    expired: Vec<(DeviceKey, u64)>,
 }
 
 impl Devices {
@@ -146,7 +154,8 @@ impl Devices {
             geometry: setup.geometry,
             lends_reads: setup.capabilities.lends_reads,
             is_active: false,
-            commands: IoStats::default(),
+            is_behind: false,
+            commands: Tally::default(),
             loss,
             told: Told::default(),
         }));
@@ -249,6 +258,7 @@ impl Devices {
         if matches!(submitted, Submitted::Pending) || !slot.device.is_idle() {
             activate(slot, &mut self.active, at);
         }
+        note_behind(slot, &mut self.behind, at);
         submitted
     }
 
@@ -273,8 +283,14 @@ impl Devices {
     pub(super) fn poll_completion(&mut self, host: &mut dyn Host) -> Option<(u64, IoResult)> {
         let mut at = 0;
         while let Some(index) = self.active.get(at).copied() {
-            let slot = self.slot_mut(index)?;
+            let Some(Place::Open(slot)) = self.places.get_mut(index) else {
+                return None;
+            };
             if let Some(completion) = slot.device.poll_completion(host) {
+                while let Some(tag) = slot.device.poll_expired() {
+                    self.expired.push((DeviceKey(index as u32), tag));
+                }
+                note_behind(slot, &mut self.behind, index);
                 return Some(completion);
             }
             if slot.device.is_idle() {
@@ -285,6 +301,28 @@ impl Devices {
             }
         }
         None
+    }
+
+    /// Operations answered while their device has them, since the last call. To be asked before an answer is passed on.
+    #[inline]
+    pub(super) fn take_expired(&mut self) -> Vec<(DeviceKey, u64)> {
+        std::mem::take(&mut self.expired)
+    }
+
+    /// The turn ends, its answers on their way: counts what ended in it. `length` reads the clock, if it is needed.
+    #[inline]
+    pub(super) fn end_turn(&mut self, length: impl FnOnce() -> Duration) {
+        if self.behind.is_empty() {
+            return;
+        }
+        let length = length();
+        for at in self.behind.drain(..) {
+            if let Some(Place::Open(slot)) = self.places.get_mut(at) {
+                slot.is_behind = false;
+                slot.device.end_turn(length);
+                slot.commands.end_turn(length);
+            }
+        }
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -417,7 +455,7 @@ impl Devices {
             .map_or(0, |slot| range.count.0 << slot.geometry.block_size.shift())
     }
 
-    /// Counts a host's command whose answer is on its way.
+    /// Counts a host's command whose answer goes with the end of this turn; `before` is its latency up to the turn's begin.
     #[inline]
     pub(super) fn record_command(
         &mut self,
@@ -425,10 +463,12 @@ impl Devices {
         op: CountedOp,
         bytes: u64,
         ok: bool,
-        latency: Duration,
+        before: Duration,
     ) {
-        if let Some(slot) = self.slot_mut(key.0 as usize) {
-            slot.commands.record(op, bytes, ok, latency);
+        let at = key.0 as usize;
+        if let Some(Place::Open(slot)) = self.places.get_mut(at) {
+            slot.commands.record_in_turn(op, bytes, ok, before);
+            note_behind(slot, &mut self.behind, at);
         }
     }
 
@@ -439,13 +479,13 @@ impl Devices {
 
     /// Commands on a device, from reception to answer.
     pub(super) fn command_stats(&self, key: DeviceKey) -> Option<IoStats> {
-        Some(self.slot(key.0 as usize)?.commands.clone())
+        Some(self.slot(key.0 as usize)?.commands.stats().clone())
     }
 
     /// Sets the counters of commands to zero: another subsystem has the device from here on.
     pub(super) fn reset_command_stats(&mut self, key: DeviceKey) {
         if let Some(slot) = self.slot_mut(key.0 as usize) {
-            slot.commands = IoStats::default();
+            slot.commands = Tally::default();
         }
     }
 
@@ -453,9 +493,17 @@ impl Devices {
         for place in &mut self.places {
             if let Place::Open(slot) = place {
                 slot.device.reset_stats();
-                slot.commands = IoStats::default();
+                slot.commands = Tally::default();
             }
         }
+    }
+
+    /// I/O in flight that may complete or expire, by device.
+    pub(super) fn inflight_active(&self) -> impl Iterator<Item = (DeviceKey, InflightIo)> {
+        self.active.iter().flat_map(|at| {
+            let key = DeviceKey(*at as u32);
+            self.inflight_on(key).map(move |io| (key, io))
+        })
     }
 
     /// I/O in flight, by device.
@@ -481,5 +529,13 @@ fn activate(slot: &mut Slot, active: &mut Vec<usize>, at: usize) {
     if !slot.is_active {
         slot.is_active = true;
         active.push(at);
+    }
+}
+
+#[inline]
+fn note_behind(slot: &mut Slot, behind: &mut Vec<usize>, at: usize) {
+    if !slot.is_behind && (slot.device.is_behind() || slot.commands.is_behind()) {
+        slot.is_behind = true;
+        behind.push(at);
     }
 }

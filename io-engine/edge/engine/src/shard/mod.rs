@@ -15,6 +15,7 @@ mod control;
 mod devices;
 mod exports;
 mod logs;
+mod origins;
 mod replies;
 
 use std::time::Instant;
@@ -95,6 +96,8 @@ pub(crate) struct Shard {
     /// Replies of the target that hosts have not read.
     replies: replies::Replies,
     devices: Devices,
+    /// Of operations that outlive their commands.
+    origins: origins::Origins,
     exports: Exports,
     control: control::Control,
     surroundings: Box<dyn Surroundings>,
@@ -132,6 +135,7 @@ impl Shard {
             log: LogLimit::new(logs::LINES_PER_SECOND),
             replies: replies::Replies::default(),
             devices: Devices::default(),
+            origins: origins::Origins::default(),
             exports: Exports::new(commands_max),
             control: control::Control::default(),
             surroundings,
@@ -162,6 +166,8 @@ impl Shard {
             while self.pump() {
                 self.flush();
             }
+            let begun = self.reactor.now();
+            self.devices.end_turn(|| begun.elapsed());
         }
         self.close_parts();
         self.devices.close_all(&mut self.reactor);
@@ -249,6 +255,10 @@ impl Shard {
                 moved = true;
             }
             while let Some((tag, result)) = self.devices.poll_completion(&mut self.reactor) {
+                let expired = self.devices.take_expired();
+                if !expired.is_empty() {
+                    self.keep_origins(expired);
+                }
                 self.finish_io(tag, result);
                 moved = true;
             }

@@ -3,6 +3,7 @@
 mod bench_disk;
 mod data_path;
 mod fault_status;
+mod figures;
 mod from_files;
 mod hostile;
 mod isolated;

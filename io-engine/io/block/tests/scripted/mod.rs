@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use block::{BlockDevice, DeviceConfig, Request, Stamps, Waits};
+use block::{BlockDevice, DeviceConfig, IoStats, Request, Stamps, Waits};
 use conformance::host::TestHost;
 use sdk::block::{Capabilities, Geometry, IoError, IoResult, IoTag, Op, Queue, Submitted, Support};
 use sdk::buf::{Buf, Payload};
@@ -180,6 +180,12 @@ impl Rig {
         script
             .answers
             .push_back((tag, Ok(Some(Payload::Buf(filled(bytes))))));
+    }
+
+    /// The counters at the end of a turn of 1 µs.
+    pub(crate) fn stats(&mut self) -> &IoStats {
+        self.device.end_turn(Duration::from_micros(1));
+        self.device.stats()
     }
 
     /// What the device was given since the last call.
