@@ -58,10 +58,14 @@ pub(crate) async fn run(context: Context, command: Bdev) -> Result<(), Failure> 
         } => share(&context, name, protocol, allowed_hosts, read_only).await,
         Bdev::Unshare { name } => {
             let what = format!("bdev unshare {name}");
-            context
-                .call(what, client.unshare(BdevUnshareRequest { name }))
-                .await?;
-            context.line(&(), |()| "unshared".to_owned())
+            let options = ListBdevOptions {
+                name: Some(name.clone()),
+            };
+            let before = context.call(&what, client.list(options)).await?;
+            let request = BdevUnshareRequest { name: name.clone() };
+            // Also where nothing is shared: it waits for what hosts of before have not finished.
+            context.call(what, client.unshare(request)).await?;
+            context.line(&(), |()| unshared(&name, &before))
         }
         Bdev::Command { name, words } => command_to(&context, name, &words.join(" ")).await,
         Bdev::Rescan { name, accept_loss } => {
@@ -161,6 +165,17 @@ async fn uri_of(
     }
 }
 
+/// What an unshare did; it succeeds on what was not shared, too.
+fn unshared(name: &str, before: &ListBdevResponse) -> String {
+    match before.bdevs.first() {
+        None => format!("nothing was shared: there is no device '{name}' (see bdev list)"),
+        Some(bdev) if !bdev.claimed && bdev.share_uri.starts_with("bdev:///") => {
+            format!("nothing was shared: '{name}' was not")
+        }
+        Some(_) => "unshared".to_owned(),
+    }
+}
+
 fn list_table(reply: &ListBdevResponse, units: Option<Units>) -> Table {
     let mut table = Table::new(&[
         "UUID",
@@ -239,6 +254,32 @@ UUID                                  NUM_BLOCKS  BLK_SIZE   CAPACITY  CLAIMED_B
 3fa85f64-5717-4562-b3fc-2c963f66afa6      131072       512  64.00 MiB  NVMe-oF Target  m0    nvmf+tcp://10.0.0.1:8420/nqn.2019-05.io.openebs:m0
 ";
         assert_eq!(list_table(&reply, Some(Units::I)).render(true), expected);
+    }
+
+    #[test]
+    fn unsharing_what_is_not_shared_is_told_so() {
+        let before = |claimed, share_uri: &str| ListBdevResponse {
+            bdevs: vec![proto::mayastor::v1::Bdev {
+                claimed,
+                share_uri: share_uri.into(),
+                ..Default::default()
+            }],
+        };
+        let none = ListBdevResponse { bdevs: Vec::new() };
+        assert_eq!(
+            unshared("m9", &none),
+            "nothing was shared: there is no device 'm9' (see bdev list)"
+        );
+        assert_eq!(
+            unshared("m0", &before(false, "bdev:///m0")),
+            "nothing was shared: 'm0' was not"
+        );
+        for shared in [
+            before(true, "nvmf+tcp://h:1/nqn"),
+            before(true, "bdev:///m0"),
+        ] {
+            assert_eq!(unshared("m0", &shared), "unshared");
+        }
     }
 
     #[test]

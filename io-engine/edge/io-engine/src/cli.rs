@@ -4,6 +4,7 @@
 //! would leave an operator believing that they work.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue};
@@ -261,17 +262,14 @@ impl Refused {
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, ConfigError> {
     match try_parse(arguments) {
         Ok(request) => request,
-        Err(error) if error.use_stderr() => {
-            let kind = ConfigErrorKind::BadValue;
-            Err(ConfigError::new(
-                kind,
-                "command line",
-                "",
-                in_one_line(&error),
-            ))
-        }
+        Err(error) if error.use_stderr() => Err(usage(in_one_line(&error))),
         Err(help) => help.exit(),
     }
+}
+
+/// A command line that is wrong as a whole, not in one of its flags.
+fn usage(problem: String) -> ConfigError {
+    ConfigError::new(ConfigErrorKind::BadValue, "command line", "", problem)
 }
 
 /// The first paragraph of a usage error, which says what is wrong; the others are about usage in general.
@@ -332,6 +330,22 @@ impl Flags {
                 let problem = format!("'{version}' is not served; give V1 or leave the flag out");
                 return Err(ConfigError::flag("--api-versions", problem));
             }
+        }
+        if let Some(word) = &self.grpc_ip_positional
+            && word.parse::<IpAddr>().is_err()
+        {
+            let problem = format!(
+                "'{word}' is neither a command (doctor, plugin) nor the IP address of the gRPC server; see io-engine --help"
+            );
+            return Err(usage(problem));
+        }
+        if let Some(word) = &self.grpc_port_positional
+            && word.parse::<u16>().is_err()
+        {
+            let problem = format!(
+                "'{word}', behind the IP address of the gRPC server, is not its port; see io-engine --help"
+            );
+            return Err(usage(problem));
         }
         Ok(Overrides {
             config: self.config,
@@ -433,6 +447,23 @@ mod tests {
             (
                 "--api-versions V0,V1",
                 "command line: --api-versions: 'V0' is not served; give V1 or leave the flag out",
+            ),
+        ] {
+            assert_eq!(request(line).unwrap_err().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_word_that_is_no_command_is_told_so() {
+        for (line, text) in [
+            (
+                "frobnicate",
+                "command line: 'frobnicate' is neither a command (doctor, plugin) nor the IP address of the gRPC \
+                 server; see io-engine --help",
+            ),
+            (
+                "10.0.0.1 start",
+                "command line: 'start', behind the IP address of the gRPC server, is not its port; see io-engine --help",
             ),
         ] {
             assert_eq!(request(line).unwrap_err().to_string(), text);

@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
 
-use engine::plane::connections_within;
+use engine::plane::{connections_within, too_few_descriptors};
 use engine::store::Store;
 use engine_config::{Config, Driver, Environment};
 use rustix::process::{Resource, getrlimit};
@@ -141,6 +141,9 @@ fn descriptors(hard: Option<u64>, config: &Config) -> Finding {
     let Some(hard) = hard else {
         return Finding::new(Grade::Ok, subject, "unlimited");
     };
+    if let Some(problem) = too_few_descriptors(hard, reactors) {
+        return Finding::new(Grade::Fail, subject, problem);
+    }
     let most = connections_within(hard, reactors);
     if most < wanted {
         let text = format!(
@@ -311,6 +314,8 @@ mod tests {
                 .contains("takes 432 connections at most, not the 4096"),
             "{finding}"
         );
+        let few = descriptors(Some(100), &config(Overrides::default()));
+        assert_eq!(few.grade, Grade::Fail);
         let enough = descriptors(Some(8192), &config(Overrides::default()));
         assert_eq!(enough.grade, Grade::Ok);
         assert_eq!(

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conformance::Options;
-use engine_config::{Config, Environment, MemoryNow};
+use engine_config::{Config, Environment, MemoryNow, Origin};
 use plugin_host::{
     MemoryFigures, MemoryLimits, PluginHost, PluginInfo, Probe, Refusal, Search, Source, check,
     files_in, read,
@@ -18,6 +18,8 @@ use sdk::uri::{DeviceUri, UriError};
 use crate::Fatal;
 use crate::cli::PluginCommand;
 
+/// The transport an engine cannot be without.
+const TRANSPORT: &str = "tcp";
 /// Time a child has to load a file named on the command line.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -57,6 +59,14 @@ pub(crate) fn start(config: &Config, environment: &Environment) -> Result<Plugin
     }
     for refusal in refusals {
         tracing::error!("{refusal}");
+    }
+    if !config.plugins.built_in && host.fabric(TRANSPORT).is_none() {
+        let problem = format!(
+            "is false, and no plugin that is loaded brings the transport '{TRANSPORT}', by which hosts come; name one \
+             in plugins.files or a directory of one in plugins.directories, or set it to true"
+        );
+        let origin = Origin::File("plugins.built_in");
+        return Err(Fatal::Config(config.bad_value(&origin, problem)));
     }
     for plugin in host.plugins() {
         let (name, version, isolated) = (&plugin.name, &plugin.version, plugin.isolated);

@@ -1,9 +1,10 @@
 //! Starting and stopping, in order.
 //!
 //! Start: state store (exclusive) → control listeners → reactors → devices and subsystems → gRPC and metrics → ready.
-//! Stop: no further calls → hosts disconnected, device operations finished → store closed. SIGTERM and SIGINT begin it.
-//! It takes [`CALL_DRAIN`] and the drain of the devices at most, so nothing needs to hurry it: further SIGTERMs, which
-//! service managers and closing terminals send in pairs, are ignored. A person who will not wait presses Ctrl-C again: a
+//! Stop: no further calls → hosts disconnected, device operations finished → store closed. SIGTERM, SIGHUP (unless the
+//! engine was started with SIGHUP ignored, as by nohup) and SIGINT begin it. It takes [`CALL_DRAIN`] and the drain of the
+//! devices at most, so nothing needs to hurry it: further SIGTERMs and SIGHUPs, which service managers and closing terminals
+//! send in pairs, are ignored. A person who will not wait presses Ctrl-C again: a
 //! SIGINT that comes [`SECOND_SIGNAL_MIN`] after the first signal, or later, ends the process at once, as a crash would.
 
 use std::io::Write;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use engine::control::dataplane::{DataPlane, ProblemKind};
 use engine::control::{Engine, Options};
-use engine::plane::{Plane, PlaneConfig, ReservationStore};
+use engine::plane::{Plane, PlaneConfig, ReservationStore, too_few_descriptors};
 use engine::store::{Store, StoreError};
 use engine_config::{Config, Environment, ListenAddress};
 use plugin_host::PluginHost;
@@ -40,6 +41,17 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// Runs the engine until a signal stops it.
 pub(crate) fn run(config: &Config, environment: &Environment) -> Result<ExitCode, Fatal> {
     let descriptors = raise_descriptor_limit();
+    let reactors = config.reactors.cpus.as_slice().len();
+    if let Some(problem) = descriptors.and_then(|limit| too_few_descriptors(limit, reactors)) {
+        return Err(Fatal::Other(problem));
+    }
+    if let Some(hostname) = &config.unfit_hostname {
+        tracing::warn!(
+            %hostname, node = config.node_name.as_str(),
+            fix = "give a name of letters, digits, '-', '_' and '.' with -N or node_name",
+            "the host name is no node name, and this engine has the name of any"
+        );
+    }
     let store = Store::open(&config.state_dir).map_err(|error| store_failed(config, &error))?;
     let runtime = control_runtime(config, environment)?;
     let outcome = runtime.block_on(serve(config, environment, Arc::new(store), descriptors));
@@ -260,10 +272,12 @@ fn control_runtime(config: &Config, environment: &Environment) -> Result<Runtime
         .map_err(|error| Fatal::Other(format!("the control threads do not start: {error}")))
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM, SIGINT and SIGHUP.
 struct Signals {
     term: Signal,
     int: Signal,
+    /// `None` where it is ignored.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
@@ -272,17 +286,28 @@ impl Signals {
         Ok(Self {
             term: listen(SignalKind::terminate())?,
             int: listen(SignalKind::interrupt())?,
+            hangup: match is_hangup_ignored() {
+                true => None,
+                false => Some(listen(SignalKind::hangup())?),
+            },
         })
     }
 
     async fn next(&mut self) -> &'static str {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(signal) => signal.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.term.recv() => "SIGTERM",
             _ = self.int.recv() => "SIGINT",
+            _ = hangup => "SIGHUP",
         }
     }
 
-    /// From here on SIGTERM is ignored, and SIGINT ends the process at once unless it comes with the first signal.
+    /// From here on SIGTERM and SIGHUP are ignored, and SIGINT ends the process at once unless it comes with the first signal.
     fn exit_on_second_interrupt(mut self) -> JoinHandle<()> {
         let first = Instant::now();
         tokio::spawn(async move {
@@ -299,6 +324,17 @@ impl Signals {
             }
         })
     }
+}
+
+/// Whether who started this process wants it to outlive the terminal (nohup(1)); proc(5) has the ignored signals as a mask.
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let bit = 1 << (SignalKind::hangup().as_raw_value() - 1);
+    mask.is_some_and(|mask| mask & bit != 0)
 }
 
 #[cfg(test)]

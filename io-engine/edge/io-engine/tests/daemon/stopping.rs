@@ -30,6 +30,20 @@ fn a_second_sigterm_does_not_cut_the_stop_short() {
 }
 
 #[test]
+fn a_terminal_that_closes_stops_the_engine_in_order() {
+    let dir = directory();
+    let setup = Setup::new(&dir.path().join("state"));
+    let daemon = setup.start();
+    daemon.create("malloc:///ram?size_mb=8").unwrap();
+    let log = daemon.log();
+    daemon.signal(Signal::HUP);
+    assert_eq!(daemon.wait(), Some(0));
+    let log = log.lock().unwrap();
+    assert!(log.contains("signal=\"SIGHUP\""), "{log}");
+    assert!(log.contains("stopped"), "{log}");
+}
+
+#[test]
 fn sigint_again_exits_at_once() {
     let dir = directory();
     let daemon = Setup::new(&dir.path().join("state")).start();

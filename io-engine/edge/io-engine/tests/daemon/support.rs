@@ -57,6 +57,9 @@ pub struct Setup {
     driver: String,
     extra: Vec<String>,
     is_nobody: bool,
+    descriptors: Option<u32>,
+    variables: Vec<(String, String)>,
+    work_dir: Option<PathBuf>,
     program: PathBuf,
 }
 
@@ -72,6 +75,9 @@ impl Setup {
             driver: std::env::var("IO_ENGINE_TEST_DRIVER").unwrap_or_else(|_| "auto".to_owned()),
             extra: Vec::new(),
             is_nobody: false,
+            descriptors: None,
+            variables: Vec::new(),
+            work_dir: None,
             program: PathBuf::from(env!("CARGO_BIN_EXE_io-engine")),
         }
     }
@@ -79,6 +85,24 @@ impl Setup {
     pub fn with(mut self, arguments: &[&str]) -> Self {
         self.extra
             .extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
+    /// With so many open files at most (hard limit).
+    pub fn descriptors(mut self, most: u32) -> Self {
+        self.descriptors = Some(most);
+        self
+    }
+
+    /// With this variable.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Started in this directory.
+    pub fn working_in(mut self, dir: &Path) -> Self {
+        self.work_dir = Some(dir.to_owned());
         self
     }
 
@@ -110,12 +134,21 @@ impl Setup {
                 shell.uid(NOBODY).gid(NOBODY);
             }
             shell
+        } else if let Some(most) = self.descriptors {
+            let mut shell = Command::new("sh");
+            let limited = format!("ulimit -n {most} && exec \"$0\" \"$@\"");
+            shell.args(["-c", &limited]).arg(&self.program);
+            shell
         } else {
             Command::new(&self.program)
         };
+        if let Some(dir) = &self.work_dir {
+            command.current_dir(dir);
+        }
         for variable in VARIABLES {
             command.env_remove(variable);
         }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
             .arg("--state-dir")
             .arg(&self.state_dir)

@@ -1,8 +1,9 @@
 //! What stops a start, and the one line it prints.
 
 use std::net::TcpListener;
+use std::path::Path;
 
-use crate::support::{Setup, directory};
+use crate::support::{HOST_A, Setup, directory};
 
 #[test]
 fn configuration_mistakes_are_one_line_with_place_key_and_fix_and_exit_code_2() {
@@ -169,4 +170,100 @@ fn an_emptied_state_store_stops_the_start_and_is_left_alone() {
         }
     }
     assert_eq!(std::fs::metadata(&store).unwrap().len(), 0);
+}
+
+#[test]
+fn a_damaged_state_store_stops_the_start_in_one_line_and_is_left_alone() {
+    let dir = directory();
+    let state = dir.path().join("state");
+    let daemon = Setup::new(&state).start();
+    for number in 0..8 {
+        daemon.serve(&format!("malloc:///m{number}?size_mb=1"), &[]);
+    }
+    assert_eq!(daemon.stop(), Some(0));
+    let store = state.join("state.redb");
+    let good = std::fs::read(&store).unwrap();
+    // The pages that hold, or held, a record: their first sectors, where the database looks for the kind of page.
+    let mut bad = good.clone();
+    for page in (0..good.len()).step_by(4096) {
+        if good[page..page + 4096]
+            .windows(5)
+            .any(|part| part == b"m7?si")
+        {
+            bad[page..page + 512].fill(0);
+        }
+    }
+    std::fs::write(&store, &bad).unwrap();
+    for _ in 0..2 {
+        let (code, stderr) = Setup::new(&state)
+            .with(&["--grpc", "127.0.0.1:0", "--nvmf", "127.0.0.1:0"])
+            .refused();
+        assert_eq!(code, Some(1), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        let start = format!("io-engine: state store {}: ", store.display());
+        assert!(stderr.starts_with(&start), "{stderr}");
+        assert!(stderr.contains("restore it from a backup"), "{stderr}");
+    }
+    assert!(std::fs::read(&store).unwrap() == bad, "it was written to");
+    std::fs::write(&store, &good).unwrap();
+    let daemon = Setup::new(&state).start();
+    assert_eq!(daemon.bdevs().len(), 8);
+}
+
+#[test]
+fn too_few_descriptors_stop_the_start_with_the_limit_and_the_fix_and_enough_serve_a_host() {
+    let dir = directory();
+    for most in [16, 64, 167] {
+        let (code, stderr) = Setup::new(&dir.path().join("state"))
+            .descriptors(most)
+            .with(&["--grpc", "127.0.0.1:0", "--nvmf", "127.0.0.1:0"])
+            .refused();
+        assert_eq!(code, Some(1), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        let limit = format!("the limit of open files (RLIMIT_NOFILE) is {most}");
+        for part in [&*limit, "need 168", "LimitNOFILE="] {
+            assert!(stderr.contains(part), "no '{part}' in {stderr}");
+        }
+    }
+    let daemon = Setup::new(&dir.path().join("state"))
+        .descriptors(168)
+        .start();
+    let nqn = daemon.serve("malloc:///m?size_mb=8", &[]);
+    daemon
+        .connect(&nqn, HOST_A)
+        .write(1, 0, &[1; 4096])
+        .unwrap();
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
+fn an_engine_without_the_transport_names_the_key_that_leaves_it_out() {
+    let dir = directory();
+    let config = dir.path().join("io-engine.toml");
+    std::fs::write(&config, "[plugins]\nbuilt_in = false\n").unwrap();
+    let config = config.to_str().unwrap();
+    let (code, stderr) = Setup::new(&dir.path().join("state"))
+        .with(&["--config", config])
+        .with(&["--grpc", "127.0.0.1:0", "--nvmf", "127.0.0.1:0"])
+        .refused();
+    assert_eq!(code, Some(2), "{stderr}");
+    // What the start logged before comes first.
+    let line = stderr.lines().last().unwrap_or_default();
+    let start = format!("io-engine: {config}:2: plugins.built_in: is false, and no plugin");
+    assert!(line.starts_with(&start), "{stderr}");
+    assert!(line.contains("plugins.files"), "{stderr}");
+}
+
+#[test]
+fn a_relative_state_directory_and_an_unfit_host_name_are_taken_with_a_word() {
+    let dir = directory();
+    let daemon = Setup::new(Path::new("st"))
+        .working_in(dir.path())
+        .variable("HOSTNAME", "bad host")
+        .start();
+    daemon.until_logged("the host name is no node name");
+    let absolute = dir.path().canonicalize().unwrap().join("st");
+    assert!(absolute.join("state.redb").exists());
+    daemon.until_logged(&format!("state_dir={}", absolute.display()));
+    assert_eq!(daemon.stop(), Some(0));
 }
