@@ -442,12 +442,12 @@ fn the_default_state_directory_follows_the_user() {
 #[test]
 fn a_relative_state_directory_begins_where_the_engine_was_started() {
     let environment = Environment {
-        working_dir: Some("/srv/work".into()),
+        working_dir: Some("/srv/here".into()),
         ..environment()
     };
     for (given, absolute) in [
-        ("st", "/srv/work/st"),
-        ("./a/./st", "/srv/work/a/st"),
+        ("st", "/srv/here/st"),
+        ("./a/./st", "/srv/here/a/st"),
         ("/var/st", "/var/st"),
     ] {
         let flags = Overrides {

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use block::DeviceConfig;
 use nvme_target::TargetConfig;
-use reactor::{DriverKind, Handle, ListenError, Reactor, ReactorConfig, ReactorStats as Counters};
+use reactor::{
+    DriverKind, Handle, ListenError, ListenerId, Reactor, ReactorConfig, ReactorStats as Counters,
+};
 use tokio::sync::oneshot;
 use transport_nvmf_tcp::TcpConfig;
 
@@ -327,20 +329,11 @@ impl Seat {
         }
     }
 
-    fn sit(self) -> Result<(Shard, Started), Problem> {
-        let mut config = self.config.reactor.clone();
-        config.cpu = self.cpu;
-        let limits = self.limits();
-        let (mut reactor, handle): (Reactor<Message>, _) =
-            Reactor::new(config).map_err(|error| {
-                let source = std::error::Error::source(&error)
-                    .map(|source| format!(": {source}"))
-                    .unwrap_or_default();
-                Problem::new(
-                    ProblemKind::Internal,
-                    format!("reactor {}: {error}{source}", self.index),
-                )
-            })?;
+    /// Listens where the first reactor does.
+    fn listen(
+        &self,
+        reactor: &mut Reactor<Message>,
+    ) -> Result<(Vec<ListenerId>, Vec<SocketAddr>), Problem> {
         let (mut ids, mut listeners) = (Vec::new(), Vec::new());
         if self.index == 0 {
             for address in &self.config.nvmf {
@@ -361,6 +354,24 @@ impl Seat {
                 listeners.push(bound);
             }
         }
+        Ok((ids, listeners))
+    }
+
+    fn sit(self) -> Result<(Shard, Started), Problem> {
+        let mut config = self.config.reactor.clone();
+        config.cpu = self.cpu;
+        let limits = self.limits();
+        let (mut reactor, handle): (Reactor<Message>, _) =
+            Reactor::new(config).map_err(|error| {
+                let source = std::error::Error::source(&error)
+                    .map(|source| format!(": {source}"))
+                    .unwrap_or_default();
+                Problem::new(
+                    ProblemKind::Internal,
+                    format!("reactor {}: {error}{source}", self.index),
+                )
+            })?;
+        let (ids, listeners) = self.listen(&mut reactor)?;
         let (counters, driver) = (reactor.stats(), reactor.driver());
         let fabric = self.transport.open(&self.config.tcp)?;
         let (handles, handles_receiver) = channel();
