@@ -13,16 +13,15 @@ use conformance::{Options, run_device};
 use plugin_host::{Isolation, PluginHost};
 use reactor::DriverChoice;
 use sdk::block::{
-    Capabilities, Device, DeviceDriver, Geometry, IoError, IoResult, IoTag, Op, OpenError, Queue,
-    QueueSeed, Submitted,
+    Device, DeviceDriver, Geometry, IoError, IoResult, IoTag, Op, OpenError, Queue, Submitted,
 };
 use sdk::buf::Buf;
 use sdk::host::{FileDone, Host, OwnerId};
 use sdk::plugin::Plugin;
 use sdk::uri::DeviceUri;
-use support::{bad, example};
+use support::{Through, bad, example};
 use tempfile::TempDir;
-use units::{BlockRange, Blocks};
+use units::BlockRange;
 
 /// Far longer than an end takes to come back.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -51,10 +50,6 @@ fn linked(plugin: &'static Plugin) -> PluginHost {
 /// Opens devices as the engine does, for a kit whose host has no wakers: its queues ask to be looked at again and again.
 struct Looking(PluginHost);
 
-struct LookedAt(Box<dyn Device>);
-
-struct LookedAtSeed(Box<dyn QueueSeed>);
-
 struct LookedAtQueue(Box<dyn Queue>);
 
 impl DeviceDriver for Looking {
@@ -70,49 +65,14 @@ impl DeviceDriver for Looking {
                 Err(OpenError::InUse { .. }) if Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(1));
                 }
-                opened => return Ok(Box::new(LookedAt(opened?))),
+                opened => {
+                    return Ok(Box::new(Through {
+                        device: opened?,
+                        queue: |queue| Box::new(LookedAtQueue(queue)),
+                    }));
+                }
             }
         }
-    }
-}
-
-impl Device for LookedAt {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    fn product_name(&self) -> &str {
-        self.0.product_name()
-    }
-
-    fn geometry(&self) -> Geometry {
-        self.0.geometry()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
-    }
-
-    fn uuid(&self) -> Option<[u8; 16]> {
-        self.0.uuid()
-    }
-
-    fn open_queue(&mut self) -> Result<Box<dyn QueueSeed>, OpenError> {
-        Ok(Box::new(LookedAtSeed(self.0.open_queue()?)))
-    }
-
-    fn resize(&mut self, blocks: Option<Blocks>) -> Result<Geometry, OpenError> {
-        self.0.resize(blocks)
-    }
-}
-
-impl QueueSeed for LookedAtSeed {
-    fn open(
-        self: Box<Self>,
-        host: &mut dyn Host,
-        owner: OwnerId,
-    ) -> Result<Box<dyn Queue>, IoError> {
-        Ok(Box::new(LookedAtQueue(self.0.open(host, owner)?)))
     }
 }
 

@@ -9,15 +9,14 @@ use std::time::Instant;
 use conformance::{Options, run_device};
 use plugin_host::PluginHost;
 use sdk::block::{
-    Capabilities, Device, DeviceDriver, Extent, Geometry, IoError, IoResult, IoTag, Op, OpenError,
-    Queue, QueueSeed, Submitted,
+    Device, DeviceDriver, Extent, Geometry, IoResult, IoTag, Op, OpenError, Queue, Submitted,
 };
-use sdk::host::{FileDone, Host, OwnerId};
+use sdk::host::{FileDone, Host};
 use sdk::plugin::Plugin;
 use sdk::services::Services;
 use sdk::uri::DeviceUri;
-use support::ByHost;
-use units::{BlockRange, Blocks};
+use support::{ByHost, Through};
+use units::BlockRange;
 
 const PLUGIN: Plugin = Plugin {
     serves: "wrap",
@@ -31,10 +30,6 @@ fn drivers() -> Vec<Box<dyn DeviceDriver>> {
 
 /// `wrap:///?on=URI`
 struct Driver;
-
-struct Wrapped(Box<dyn Device>);
-
-struct WrappedSeed(Box<dyn QueueSeed>);
 
 struct WrappedQueue(Box<dyn Queue>);
 
@@ -58,47 +53,10 @@ impl DeviceDriver for Driver {
         let on = uri.take("on").unwrap_or_default();
         uri.finish()?;
         services.count("opened", 1);
-        Ok(Box::new(Wrapped(services.open_device(&on)?)))
-    }
-}
-
-impl Device for Wrapped {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    fn product_name(&self) -> &str {
-        self.0.product_name()
-    }
-
-    fn geometry(&self) -> Geometry {
-        self.0.geometry()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
-    }
-
-    fn uuid(&self) -> Option<[u8; 16]> {
-        self.0.uuid()
-    }
-
-    fn open_queue(&mut self) -> Result<Box<dyn QueueSeed>, OpenError> {
-        Ok(Box::new(WrappedSeed(self.0.open_queue()?)))
-    }
-
-    fn resize(&mut self, blocks: Option<Blocks>) -> Result<Geometry, OpenError> {
-        self.0.resize(blocks)
-    }
-}
-
-impl QueueSeed for WrappedSeed {
-    fn open(
-        self: Box<Self>,
-        host: &mut dyn Host,
-        owner: OwnerId,
-    ) -> Result<Box<dyn Queue>, IoError> {
-        Ok(Box::new(WrappedQueue(self.0.open(host, owner)?)))
+        Ok(Box::new(Through {
+            device: services.open_device(&on)?,
+            queue: |queue| Box::new(WrappedQueue(queue)),
+        }))
     }
 }
 

@@ -10,9 +10,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use plugin_host::{PluginHost, Probe};
-use sdk::block::{Device, DeviceDriver, OpenError};
+use sdk::block::{
+    Capabilities, Device, DeviceDriver, Geometry, IoError, OpenError, Queue, QueueSeed,
+};
+use sdk::host::{Host, OwnerId};
 use sdk::plugin::Plugin;
 use sdk::uri::DeviceUri;
+use units::Blocks;
 
 /// Opens devices as the engine does.
 pub(crate) struct ByHost {
@@ -36,6 +40,58 @@ impl DeviceDriver for ByHost {
 
     fn open(&self, uri: DeviceUri) -> Result<Box<dyn Device>, OpenError> {
         self.host.open_device(uri.text())
+    }
+}
+
+/// A device that stands on another and puts its own queues before the other's.
+pub(crate) struct Through {
+    pub(crate) device: Box<dyn Device>,
+    pub(crate) queue: fn(Box<dyn Queue>) -> Box<dyn Queue>,
+}
+
+struct ThroughSeed {
+    seed: Box<dyn QueueSeed>,
+    queue: fn(Box<dyn Queue>) -> Box<dyn Queue>,
+}
+
+impl Device for Through {
+    fn name(&self) -> &str {
+        self.device.name()
+    }
+
+    fn product_name(&self) -> &str {
+        self.device.product_name()
+    }
+
+    fn geometry(&self) -> Geometry {
+        self.device.geometry()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.device.capabilities()
+    }
+
+    fn uuid(&self) -> Option<[u8; 16]> {
+        self.device.uuid()
+    }
+
+    fn open_queue(&mut self) -> Result<Box<dyn QueueSeed>, OpenError> {
+        let (seed, queue) = (self.device.open_queue()?, self.queue);
+        Ok(Box::new(ThroughSeed { seed, queue }))
+    }
+
+    fn resize(&mut self, blocks: Option<Blocks>) -> Result<Geometry, OpenError> {
+        self.device.resize(blocks)
+    }
+}
+
+impl QueueSeed for ThroughSeed {
+    fn open(
+        self: Box<Self>,
+        host: &mut dyn Host,
+        owner: OwnerId,
+    ) -> Result<Box<dyn Queue>, IoError> {
+        Ok((self.queue)(self.seed.open(host, owner)?))
     }
 }
 
