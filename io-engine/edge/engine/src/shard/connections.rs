@@ -229,7 +229,6 @@ impl Shard {
         self.admission.refund(connection.peer, unsent);
         let now = self.reactor.now();
         if let Some(qp) = connection.qp {
-            self.keep_origins_of(qp);
             let commands = &self.commands;
             self.devices.orphan(now, |tag| commands.is_of(tag, qp));
         }

@@ -498,14 +498,6 @@ impl Devices {
         }
     }
 
-    /// I/O in flight that may complete or expire, by device.
-    pub(super) fn inflight_active(&self) -> impl Iterator<Item = (DeviceKey, InflightIo)> {
-        self.active.iter().flat_map(|at| {
-            let key = DeviceKey(*at as u32);
-            self.inflight_on(key).map(move |io| (key, io))
-        })
-    }
-
     /// I/O in flight, by device.
     pub(super) fn inflight(&self) -> impl Iterator<Item = (DeviceKey, InflightIo)> {
         (0..self.places.len())

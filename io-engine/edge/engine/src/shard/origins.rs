@@ -1,12 +1,11 @@
 //! Where operations came from whose command ended before they did.
 //!
-//! A device may keep an operation past its command: past its deadline, when the host is answered, or past its connection (kept if the controller is still there). It is
-//! listed as long as it is there, and this is what tells whose it was.
+//! A device may keep an operation past its deadline, when the host is answered. It is listed as long as it is there, and this is
+//! what tells whose it was. One that outlives its connection before its deadline is listed without.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use block::Stage;
-use nvme_target::{CommandOrigin, DeviceKey, QpairId};
+use nvme_target::{CommandOrigin, DeviceKey};
 
 use super::Shard;
 use super::devices::Devices;
@@ -54,22 +53,6 @@ impl Shard {
             if let Some(origin) = cmd.and_then(|cmd| self.target.origin(cmd)) {
                 self.origins.keep(device, tag, origin);
             }
-        }
-    }
-
-    /// Keeps the origins of operations that devices have of a queue pair whose connection ends.
-    pub(super) fn keep_origins_of(&mut self, qp: QpairId) {
-        let in_device = |(device, io): (DeviceKey, block::InflightIo)| {
-            (io.stage == Stage::Device && self.commands.is_of(io.tag, qp))
-                .then_some((device, io.tag))
-        };
-        let left: Vec<_> = self
-            .devices
-            .inflight_active()
-            .filter_map(in_device)
-            .collect();
-        if !left.is_empty() {
-            self.keep_origins(left);
         }
     }
 }
